@@ -1,0 +1,44 @@
+# One command per word. Each word does all of its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install prove test check bench lock clean
+
+help:  ## Show these words
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: $(VENV)/.installed  ## Make .venv with the locked dependencies and the command .venv/bin/flashproof
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Flashproof needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 64; }
+	@echo "installing the locked dependencies into $(VENV) (about a minute, once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+prove: install  ## A whole flash sale with real stores, checked and judged: out/prove/latest (ARGS='--rate 500 --seconds 10')
+	@$(BIN)/flashproof prove $(ARGS)
+
+test: install  ## All tests, on real stores (under ten minutes)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: install  ## Format, lint, types, walls
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_architecture.py $(ARGS)
+
+bench: install  ## Benchmarks of the scripts on real stores
+	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
+
+lock: install  ## Renew requirements.lock from pyproject.toml (needs uv)
+	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+clean:  ## Remove what the words above made, but no data under .local
+	@rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,156 @@
+-- The ground every order script stands on; the loader puts it in front of each verb.
+--
+-- KEYS[1]  the shard's root, e.g. fp:{0}. Every key is root .. ':name': one hash tag, so one slot on a cluster.
+--
+--   :meta        hash    epoch (0: selling is closed), gen, run_id, trimmed
+--   :sku:<sku>   hash    free, price, currency, limit, hold_ms, opens_ms, closes_ms
+--   :bought:<sku> hash   buyer -> units held or bought
+--   :live        hash    order id (16 bytes) -> record of an order not finished
+--   :done:<gen>  hash    the same for finished ones: the idempotency record, kept 24 to 48 h (two generations)
+--   :due         zset    order id by the instant its reservation ends
+--   :events:<gen> hash   gateway event -> order id, kept as long
+--   :facts       stream  the journal
+--
+-- A script never writes before it has read and decided everything: Lua keeps what was written before an error.
+-- `fetch`, `rule`, `bought_of` read; verbs change the tables they return; `commit` writes them in a few variadic calls.
+
+local root = KEYS[1]
+local call, pack, unpack_value = redis.call, cmsgpack.pack, cmsgpack.unpack
+local insert = table.insert
+
+-- a record's places
+local STATE, PRINT, SKU, BUYER, QUANTITY, AMOUNT, CURRENCY, PAY_BY, PLACED, STARTED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+
+local clock = call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local meta = call('HMGET', root .. ':meta', 'epoch', 'gen')
+local epoch, gen = meta[1], tonumber(meta[2] or '0')
+local live, due, facts = root .. ':live', root .. ':due', root .. ':facts'
+local done, done_before = root .. ':done:' .. gen, root .. ':done:' .. (gen - 1)
+
+local orders, found_in = {}, {}    -- id -> record, id -> 'live' | 'done'
+local changed, finished = {}, {}   -- id -> true: write to live; write to done and drop from live
+local rules, touched = {}, {}      -- sku -> rule, sku -> true
+local counts, counted = {}, {}     -- sku -> buyer -> units, and those to write
+local records = {}                 -- this call's facts, in order
+
+-- The order ids of a joined argument, 16 bytes each.
+local function split_ids(joined)
+  local ids = {}
+  for at = 1, #joined, 16 do ids[#ids + 1] = string.sub(joined, at, at + 15) end
+  return ids
+end
+
+local function fetch_from(key, ids, where)
+  if #ids == 0 then return ids end
+  local missing = {}
+  local values = call('HMGET', key, unpack(ids))
+  for i, value in ipairs(values) do
+    if value then
+      orders[ids[i]], found_in[ids[i]] = unpack_value(value), where
+    else
+      missing[#missing + 1] = ids[i]
+    end
+  end
+  return missing
+end
+
+-- Reads the records of these orders into `orders`: one call for the live, two more for those that are not.
+local function fetch(ids)
+  fetch_from(done_before, fetch_from(done, fetch_from(live, ids, 'live'), 'done'), 'done')
+end
+
+-- The sale rule of a SKU with its free units, or false.
+local function rule(sku)
+  local known = rules[sku]
+  if known ~= nil then return known end
+  local v = call('HMGET', root .. ':sku:' .. sku, 'free', 'price', 'currency', 'limit', 'hold_ms', 'opens_ms', 'closes_ms')
+  known = v[2] and { free = tonumber(v[1] or '0'), price = tonumber(v[2]), currency = v[3], limit = tonumber(v[4]),
+    hold_ms = tonumber(v[5]), opens_ms = tonumber(v[6] or '0'), closes_ms = tonumber(v[7] or '0') } or false
+  rules[sku] = known
+  return known
+end
+
+-- Reads what these buyers hold of a SKU, in one call.
+local function fetch_counts(sku, buyers)
+  local values = call('HMGET', root .. ':bought:' .. sku, unpack(buyers))
+  local of = {}
+  for i, buyer in ipairs(buyers) do of[buyer] = tonumber(values[i] or '0') end
+  counts[sku] = of
+end
+
+local function bought_of(sku, buyer)
+  counts[sku] = counts[sku] or {}
+  local units = counts[sku][buyer]
+  if not units then
+    units = tonumber(call('HGET', root .. ':bought:' .. sku, buyer) or '0')
+    counts[sku][buyer] = units
+  end
+  return units
+end
+
+-- Takes `units` of a SKU for a buyer, or gives them back when negative.
+local function take(sku, buyer, units)
+  local r = rule(sku)
+  r.free = r.free - units
+  touched[sku] = true
+  local held = bought_of(sku, buyer) + units
+  counts[sku][buyer] = held
+  counted[sku] = counted[sku] or {}
+  counted[sku][buyer] = held
+end
+
+-- Adds a fact about an order to the journal: digest, id, msgpack array.
+local function record_fact(id, fact)
+  local body = id .. pack(fact)
+  insert(records, 'r')
+  insert(records, string.sub(redis.sha1hex(body), 1, 16) .. body)
+end
+
+-- Ends an order: its record moves from the live to the finished.
+local function finish(id, state)
+  local order = orders[id]
+  order[STATE], order[STARTED] = state, 0
+  changed[id], finished[id] = nil, true
+end
+
+local function write_counts()
+  for sku, of in pairs(counted) do
+    local set, drop = {}, {}
+    for buyer, units in pairs(of) do
+      if units > 0 then insert(set, buyer); insert(set, units) else insert(drop, buyer) end
+    end
+    if #set > 0 then call('HSET', root .. ':bought:' .. sku, unpack(set)) end
+    if #drop > 0 then call('HDEL', root .. ':bought:' .. sku, unpack(drop)) end
+  end
+end
+
+-- Writes everything decided, in a number of calls that does not grow with the batch (only with its SKUs).
+local function commit()
+  for sku in pairs(touched) do call('HSET', root .. ':sku:' .. sku, 'free', rules[sku].free) end
+  write_counts()
+  local set, dues = {}, {}
+  for id in pairs(changed) do
+    local order = orders[id]
+    insert(set, id)
+    insert(set, pack(order))
+    if order[STATE] == 'reserved' then
+      insert(dues, order[PAY_BY])
+      insert(dues, id)
+    end
+  end
+  if #set > 0 then call('HSET', live, unpack(set)) end
+  if #dues > 0 then call('ZADD', due, unpack(dues)) end
+  local over, gone = {}, {}
+  for id in pairs(finished) do
+    insert(over, id)
+    insert(over, pack(orders[id]))
+    insert(gone, id)
+  end
+  if #gone > 0 then
+    call('HSET', done, unpack(over))
+    call('HDEL', live, unpack(gone))
+    call('ZREM', due, unpack(gone))
+  end
+  if #records > 0 then call('XADD', facts, '*', unpack(records)) end
+end

@@ -1,0 +1,14 @@
+-- Reads where a batch of orders stands. Writes nothing.
+--
+-- ARGV[1]  the order ids, 16 bytes each, joined
+-- returns  msgpack {{state, sku, quantity, amount, currency, pay_by_ms} or false, …}
+-- Cost: 1 to 3 reads a batch.
+
+local ids = split_ids(ARGV[1])
+fetch(ids)
+local answers = {}
+for i, id in ipairs(ids) do
+  local order = orders[id]
+  answers[i] = order and { order[STATE], order[SKU], order[QUANTITY], order[AMOUNT], order[CURRENCY], order[PAY_BY] } or false
+end
+return pack(answers)

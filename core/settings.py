@@ -1,0 +1,135 @@
+"""Every setting and every limit, each with its reason, read once from ``FLASHPROOF_*`` and checked at boot."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from core.errors import BadSetting
+
+# --- limits: constants of the design, not knobs --------------------------------------------------------------
+
+BATCH_MOST: Final = 1_000  # items in one script call; Lua's unpack ends near 8,000 values, XADD takes two an item
+WAITING_MOST: Final = 4_000  # items a worker keeps waiting for their batch; beyond it: 503
+BODY_MOST: Final = 4_096  # bytes of an order or a callback; the largest honest one is under 1,000
+BODY_DEADLINE_S: Final = 5.0  # a body not whole by then is cut off
+BUYER_CHARS_MOST: Final = 128
+IDEMPOTENCY_KEY_CHARS_MOST: Final = 128
+EVENT_ID_CHARS_MOST: Final = 128
+QUANTITY_MOST: Final = 100  # units in one order, whatever the product allows
+WAIT_MOST_S: Final = 30.0  # a long poll ends by itself
+WAITERS_MOST: Final = 50_000  # long polls one worker holds
+PAGE_MOST: Final = 500  # products in one answer
+KEY_LINES_MOST: Final = 1_000_000  # lines of one key file; below 2**20, the room of a line in a key's id
+KEY_BYTES_MOST: Final = 1_024  # bytes of one card key
+CALLBACK_TOLERANCE_S: Final = 300  # age of a signed callback
+PROJECT_ENTRIES_MOST: Final = 64  # stream entries in one projected transaction
+PROJECT_RECORDS_MOST: Final = 4_000  # records in one projected transaction, unless one entry holds more
+EXPIRE_MOST: Final = 500  # reservations released by one script call
+PRODUCTS_MOST: Final = 100_000  # SKUs of one shop
+STORE_TIMEOUT_S: Final = 2.0  # a store's answer after that is unknown
+CONNECT_TIMEOUT_S: Final = 1.0
+DRAIN_MOST_S: Final = 10.0  # how long a stopping worker waits for its last answers
+TOKEN_LIFE_S: Final = 30 * 86_400  # an order's token outlives its pay_by by this
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment. Field ``x`` is read from ``FLASHPROOF_X``."""
+
+    valkey_url: str
+    postgres_dsn: str
+    secret: bytes  # 32+ bytes: order ids, tokens, keyed hashes
+    vault_key: bytes  # 32 bytes: AES-256 for card keys at rest
+    sandbox_secret: bytes = b""  # signs the sandbox gateway's callbacks; empty: no sandbox
+    sandbox_url: str = ""  # where the sandbox gateway can be asked about a charge; empty: it cannot
+    pay_url: str = "/pay/"  # what an order's pay_url begins with
+    host: str = "127.0.0.1"
+    port: int = 8080
+    ops_host: str = "127.0.0.1"
+    ops_port: int = 8081
+    work_ops_port: int = 8082
+    log_level: str = "info"
+
+
+_BYTES: Final = {"secret", "vault_key", "sandbox_secret"}
+_NUMBERS: Final = {"port", "ops_port", "work_ops_port"}
+_WORDS: Final = {
+    "valkey_url": "e.g. unix:///run/valkey.sock or redis://host:6379/0",
+    "postgres_dsn": "e.g. postgresql://flashproof@host/flashproof",
+    "secret": "base64 of 32 random bytes: `openssl rand -base64 32`",
+    "vault_key": "base64 of 32 random bytes: `openssl rand -base64 32`; losing it loses every unsold card key",
+}
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a setting."""
+    return "FLASHPROOF_" + field.upper()
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        BadSetting: one is missing or wrong; the message names the variable and what to write.
+    """
+    env = os.environ if environ is None else environ
+    values: dict[str, object] = {}
+    for field in Settings.__struct_fields__:
+        raw = env.get(variable(field))
+        if raw is None or not raw.strip():
+            if field in _WORDS:
+                raise BadSetting(
+                    f"{variable(field)} is not set ({_WORDS[field]}). "
+                    "On a laptop, `flashproof local` prints all that is needed."
+                )
+            continue
+        values[field] = _parse(field, raw.strip())
+    settings = Settings(**values)  # type: ignore[arg-type]  # each field was parsed to its own type above
+    _check(settings)
+    return settings
+
+
+def _parse(field: str, raw: str) -> object:
+    if field in _BYTES:
+        try:
+            return base64.b64decode(raw, validate=True)
+        except binascii.Error as error:
+            raise BadSetting(f"{variable(field)} is not base64: {error}") from error
+    if field in _NUMBERS:
+        if not raw.isdigit() or not 0 <= int(raw) <= 65_535:
+            raise BadSetting(f"{variable(field)} must be a port from 0 to 65535, not {raw!r}")
+        return int(raw)
+    return raw
+
+
+def _check(settings: Settings) -> None:
+    """Settings check each other; a limit that contradicts another is caught here, not under load."""
+    if len(settings.secret) < 32:
+        raise BadSetting(f"{variable('secret')} must hold at least 32 bytes")
+    if len(settings.vault_key) != 32:
+        raise BadSetting(f"{variable('vault_key')} must hold exactly 32 bytes (AES-256)")
+    if settings.sandbox_secret and len(settings.sandbox_secret) < 16:
+        raise BadSetting(f"{variable('sandbox_secret')} must hold at least 16 bytes")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise BadSetting(f"{variable('log_level')} must be debug, info, warning or error")
+    if not settings.valkey_url.startswith(("unix://", "redis://", "rediss://")):
+        raise BadSetting(f"{variable('valkey_url')} must begin with unix://, redis:// or rediss://")
+    if not settings.postgres_dsn.startswith(("postgresql://", "postgres://")):
+        raise BadSetting(f"{variable('postgres_dsn')} must begin with postgresql://")
+    assert KEY_LINES_MOST < 2**20, "a line number must fit its place in a key's id"
+    assert 2 * BATCH_MOST < 7_000 and 2 * EXPIRE_MOST < 7_000, "Lua's unpack"
+    assert WAITING_MOST >= BATCH_MOST
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that make ``load`` give these settings (for child processes)."""
+    env: dict[str, str] = {}
+    for field in Settings.__struct_fields__:
+        value = getattr(settings, field)
+        env[variable(field)] = base64.b64encode(value).decode() if field in _BYTES else str(value)
+    return env

@@ -71,10 +71,16 @@ class BodyTooLarge(Refusal):
     code, status = "body_too_large", 413
 
 
-class UnsupportedMediaType(Refusal):
-    """Send the body as application/json."""
+class BodyTimeout(Refusal):
+    """The body did not arrive in time. Send it whole, without pauses."""
 
-    code, status = "unsupported_media_type", 415
+    code, status = "body_timeout", 408
+
+
+class MalformedRequest(Refusal):
+    """The request is not well-formed HTTP/1.1."""
+
+    code, status = "malformed_request", 400
 
 
 class NotFound(Refusal):
@@ -87,6 +93,12 @@ class MethodNotAllowed(Refusal):
     """This address does not know that method."""
 
     code, status = "method_not_allowed", 405
+
+
+class InvalidPage(Refusal):
+    """limit must be a whole number from 1 to 500."""
+
+    code, status = "invalid_page", 422
 
 
 class InvalidWait(Refusal):

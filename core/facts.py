@@ -24,7 +24,7 @@ class _Fact(msgspec.Struct, frozen=True, array_like=True):
     """Every fact is an array on the wire: the tag first, then the fields in the order they stand here."""
 
 
-class Placed(_Fact, tag="placed"):
+class Placed(_Fact, frozen=True, tag="placed"):
     """Units were reserved for a new order. Amount in minor units, instants in ms since 1970."""
 
     sku: str
@@ -36,7 +36,7 @@ class Placed(_Fact, tag="placed"):
     pay_by_ms: int
 
 
-class Paid(_Fact, tag="paid"):
+class Paid(_Fact, frozen=True, tag="paid"):
     """The gateway charged the buyer.
 
     ``applied`` is ``first`` (the reservation stood), ``late`` (it had ended and units were reserved again),
@@ -53,14 +53,14 @@ class Paid(_Fact, tag="paid"):
     refusal: str
 
 
-class Released(_Fact, tag="released"):
+class Released(_Fact, frozen=True, tag="released"):
     """A reservation ended without a sale; ``state`` is ``expired`` or ``cancelled``. Its units are free again."""
 
     state: str
     at_ms: int
 
 
-class Stocked(_Fact, tag="stocked"):
+class Stocked(_Fact, frozen=True, tag="stocked"):
     """An import's units were added to the counter. The record's id is the import's, padded to 16 bytes."""
 
     sku: str
@@ -83,9 +83,10 @@ def open_record(record: bytes) -> tuple[bytes, Fact]:
         Poison: the digest does not match, or the rest is no fact this code knows.
     """
     body = record[DIGEST_CHARS:]
-    if len(record) <= _HEAD or hashlib.sha1(body, usedforsecurity=False).hexdigest()[
-        :DIGEST_CHARS
-    ].encode() != (record[:DIGEST_CHARS]):
+    if (
+        len(record) <= _HEAD
+        or hashlib.sha1(body, usedforsecurity=False).hexdigest()[:DIGEST_CHARS].encode() != (record[:DIGEST_CHARS])
+    ):
         raise Poison("digest does not match")
     try:
         return record[DIGEST_CHARS:_HEAD], _decoder.decode(record[_HEAD:])

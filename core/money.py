@@ -6,8 +6,27 @@ import re
 
 # ISO 4217 currencies whose minor unit is not a hundredth; every other one has two digits.
 _DIGITS = dict.fromkeys(
-    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0
-) | dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3)
+    [
+        "BIF",
+        "CLP",
+        "DJF",
+        "GNF",
+        "ISK",
+        "JPY",
+        "KMF",
+        "KRW",
+        "PYG",
+        "RWF",
+        "UGX",
+        "UYI",
+        "VND",
+        "VUV",
+        "XAF",
+        "XOF",
+        "XPF",
+    ],
+    0,
+) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _DECIMAL = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?")
 # Lua counts in doubles: whole numbers are exact up to 2**53. One order's amount stays far below it.
@@ -38,7 +57,8 @@ def parse_amount(text: str, currency: str) -> int:
     whole, fraction = match.group(1), match.group(2) or ""
     if len(fraction) > digits:
         raise ValueError(f"{text!r} is finer than {currency} allows ({digits} digits)")
-    return int(whole) * 10**digits + int(fraction.ljust(digits, "0") or "0")
+    minor: int = int(whole) * 10**digits + int(fraction.ljust(digits, "0") or "0")
+    return minor
 
 
 def format_amount(minor: int, currency: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from loadtests.history import Attempt, Charge
 
 
-class ProductRow(msgspec.Struct, frozen=True, kw_only=True):
+class ProductRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A product as PostgreSQL has it, with how many of its keys are in which state."""
 
     sku: str
@@ -26,7 +26,7 @@ class ProductRow(msgspec.Struct, frozen=True, kw_only=True):
     void: int
 
 
-class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
+class OrderRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An order as PostgreSQL has it."""
 
     id: str
@@ -40,7 +40,7 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     pay_by_ms: int
 
 
-class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+class EventRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One move of an order; (entry_ms, entry_seq, record) is its place in the journal, None for the cure's."""
 
     seq: int
@@ -53,7 +53,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     record: int | None
 
 
-class PaymentRow(msgspec.Struct, frozen=True, kw_only=True):
+class PaymentRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One charge as PostgreSQL has it; ``applied`` is first, late or refund_due."""
 
     gateway: str
@@ -65,7 +65,7 @@ class PaymentRow(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str
 
 
-class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One key given to one line of one order."""
 
     order_id: str
@@ -87,7 +87,7 @@ class PostgresState(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int
 
 
-class LiveOrder(msgspec.Struct, frozen=True, kw_only=True):
+class LiveOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An unfinished order as Valkey has it."""
 
     id: str

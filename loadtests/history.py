@@ -18,7 +18,7 @@ Op = Literal["place", "pay", "track", "cancel"]
 Result = Literal["ok", "fail", "unknown", "shed", "unsent"]
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One request of one buyer, or of the gateway (op ``pay``)."""
 
     arrival: int  # number of the planned arrival this belongs to; later requests of the same buyer share it
@@ -42,7 +42,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keys: tuple[str, ...] = ()  # track: hex keyed hashes of the card keys shown
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
+class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One charge the sandbox gateway made: its own ledger, kept apart from what the core says."""
 
     event_id: str

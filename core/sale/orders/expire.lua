@@ -1,14 +1,12 @@
 -- Releases reservations whose time is over, oldest first.
 --
--- ARGV[1]  epoch    ARGV[2]  how many at most    ARGV[3]  ms after which a started payment is asked about again
+-- ARGV[2]  how many at most    ARGV[3]  ms after which a started payment is asked about again
 -- ARGV[4]  order ids (16 bytes each, joined) whose gateway said: not charged
--- returns  {msgpack {released, fenced, next_due_ms or 0}, joined ids to ask the gateway about}
+-- returns  {msgpack {released, next_due_ms or 0}, joined ids to ask the gateway about}
 --
 -- A reservation with a started payment is not released on time alone: its id is returned, and the next look at it is
 -- put off, so that one slow gateway never stands before the others.
 -- Cost: 2 reads, up to 8 writes a batch.
-
-if epoch ~= ARGV[1] or epoch == '0' then return { pack({ 0, true, 0 }), '' } end
 
 local ids = call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, tonumber(ARGV[2]))
 local uncharged = {}
@@ -38,4 +36,4 @@ commit()
 if #stray > 0 then call('ZREM', due, unpack(stray)) end
 if #later > 0 then call('ZADD', due, unpack(later)) end
 local next_due = call('ZRANGE', due, 0, 0, 'WITHSCORES')
-return { pack({ released, false, tonumber(next_due[2] or '0') }), table.concat(ask) }
+return { pack({ released, tonumber(next_due[2] or '0') }), table.concat(ask) }

@@ -61,13 +61,9 @@ LEGAL: Final[frozenset[tuple[State | None, State]]] = frozenset((m.before, m.aft
 STOCK_OF_MOVE: Final[dict[tuple[State | None, State], int]] = {(m.before, m.after): m.stock for m in MOVES}
 
 # An order in one of these holds units that nobody else can have.
-HOLDING: Final[frozenset[State]] = frozenset(
-    {_S.RESERVED, _S.PAID, _S.DELIVERED, _S.HELD, _S.IN_REVIEW, _S.FROZEN}
-)
+HOLDING: Final[frozenset[State]] = frozenset({_S.RESERVED, _S.PAID, _S.DELIVERED, _S.HELD, _S.IN_REVIEW, _S.FROZEN})
 # A waiting buyer has nothing more to wait for here.
-SETTLED: Final[frozenset[State]] = frozenset(
-    {_S.DELIVERED, _S.EXPIRED, _S.CANCELLED, _S.REFUND_DUE, _S.REFUNDED}
-)
+SETTLED: Final[frozenset[State]] = frozenset({_S.DELIVERED, _S.EXPIRED, _S.CANCELLED, _S.REFUND_DUE, _S.REFUNDED})
 
 
 def is_legal(before: State | None, after: State) -> bool:

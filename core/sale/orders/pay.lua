@@ -1,27 +1,22 @@
 -- Takes a batch of what gateways report about payments.
 --
--- ARGV[1]  msgpack {epoch, {{gateway, event, status, amount, currency, paid_at_ms, known}, …}}
+-- ARGV[2]  msgpack {{gateway, event, status, amount, currency, paid_at_ms, known}, …}
 --          status: started, failed or paid. known: false, or the record PostgreSQL has of an order this store forgot
--- ARGV[2]  the order ids, 16 bytes each, joined
+-- ARGV[3]  the order ids, 16 bytes each, joined
 -- returns  msgpack {{outcome, state}, …}: paid, late, refund_due (all three charged), repeated, noted, or a refusal:
---          unknown_order, amount_mismatch, currency_mismatch, event_reused, fenced
+--          unknown_order, amount_mismatch, currency_mismatch, event_reused
 --
 -- Every charge ends in exactly one of: the order paid, the order paid late (units reserved again), a refund due.
 -- Cost: 3 reads and up to 6 writes a batch; a late payment adds two reads.
 
-local request = unpack_value(ARGV[1])
-local ids = split_ids(ARGV[2])
+local reports = unpack_value(ARGV[2])
+local ids = split_ids(ARGV[3])
 local answers = {}
-
-if epoch ~= tostring(request[1]) or epoch == '0' then
-  for i = 1, #ids do answers[i] = { 'fenced' } end
-  return pack(answers)
-end
 
 fetch(ids)
 local events, events_before = root .. ':events:' .. gen, root .. ':events:' .. (gen - 1)
 local names = {}
-for i, say in ipairs(request[2]) do names[i] = say[1] .. '\0' .. say[2] end
+for i, say in ipairs(reports) do names[i] = say[1] .. '\0' .. say[2] end
 local seen, seen_now = {}, {}
 if #names > 0 then
   local new, old = call('HMGET', events, unpack(names)), call('HMGET', events_before, unpack(names))
@@ -87,7 +82,7 @@ local function decide(id, say, name)
   return { 'noted', order[STATE] }
 end
 
-for i, say in ipairs(request[2]) do answers[i] = decide(ids[i], say, names[i]) end
+for i, say in ipairs(reports) do answers[i] = decide(ids[i], say, names[i]) end
 
 local paid = {}
 for id in pairs(changed) do

@@ -1,23 +1,18 @@
 -- Places a batch of orders: decides all of them in the order given, then writes what was accepted.
 --
--- ARGV[1]  msgpack {epoch, {{sku, fingerprint, buyer, quantity}, …}}
--- ARGV[2]  the order ids, 16 bytes each, joined (cmsgpack reads no binary type; ids must not be text)
--- returns  msgpack {now_ms, {{outcome, state, amount, currency, pay_by_ms}, …}}, one a request; a refusal is {outcome}
+-- ARGV[2]  msgpack {{sku, fingerprint, buyer, quantity}, …}
+-- ARGV[3]  the order ids, 16 bytes each, joined (cmsgpack reads no binary type; ids must not be text)
+-- returns  msgpack {{outcome, state, amount, currency, pay_by_ms}, …}, one a request; a refusal is {outcome}
 --
 -- Cost: 2 + 2·SKUs reads and 4 + 2·SKUs writes whatever the number of orders, 1 to 2 µs of Lua each besides.
 
-local request = unpack_value(ARGV[1])
-local ids = split_ids(ARGV[2])
+local requests = unpack_value(ARGV[2])
+local ids = split_ids(ARGV[3])
 local answers = {}
-
-if epoch ~= tostring(request[1]) or epoch == '0' then
-  for i = 1, #ids do answers[i] = { 'fenced' } end
-  return pack({ now, answers })
-end
 
 fetch(ids)
 local buyers_of = {}
-for i, ask in ipairs(request[2]) do
+for i, ask in ipairs(requests) do
   if not orders[ids[i]] then
     local buyers = buyers_of[ask[1]]
     if not buyers then
@@ -52,6 +47,6 @@ local function decide(id, ask)
   return { 'accepted', 'reserved', amount, r.currency, pay_by }
 end
 
-for i, ask in ipairs(request[2]) do answers[i] = decide(ids[i], ask) end
+for i, ask in ipairs(requests) do answers[i] = decide(ids[i], ask) end
 commit()
-return pack({ now, answers })
+return pack(answers)

@@ -1,17 +1,17 @@
 -- Tells the store what PostgreSQL has committed, wakes the buyers who wait, and trims the journal.
 --
--- ARGV[1]  msgpack {{state, undo}, …}, one an order; undo: the order was in PostgreSQL already under this id (a retry
+-- ARGV[2]  msgpack {{state, undo}, …}, one an order; undo: the order was in PostgreSQL already under this id (a retry
 --          older than every idempotency record reserved it again), so its units go back
--- ARGV[2]  the order ids, 16 bytes each, joined
--- ARGV[3]  stream id up to which PostgreSQL has committed, as ms-seq of the first entry to keep; '' trims nothing
+-- ARGV[3]  the order ids, 16 bytes each, joined
+-- ARGV[4]  stream id up to which PostgreSQL has committed, as ms-seq of the first entry to keep; '' trims nothing
 -- returns  how many units went back
 --
 -- Idempotent: a projector that died between its commit and this call makes it again. The epoch is not asked for: what
 -- PostgreSQL committed stays true in every epoch.
 -- Cost: 1 to 3 reads, up to 9 writes a batch.
 
-local states = unpack_value(ARGV[1])
-local ids = split_ids(ARGV[2])
+local states = unpack_value(ARGV[2])
+local ids = split_ids(ARGV[3])
 fetch(ids)
 local returned = 0
 for i, id in ipairs(ids) do
@@ -27,9 +27,9 @@ for i, id in ipairs(ids) do
   end
 end
 commit()
-if #ids > 0 then call('PUBLISH', root .. ':moved', ARGV[2]) end
-if ARGV[3] ~= '' then
-  call('XTRIM', facts, 'MINID', ARGV[3])
-  call('HSET', root .. ':meta', 'trimmed', ARGV[3])
+if #ids > 0 then call('PUBLISH', root .. ':moved', ARGV[3]) end
+if ARGV[4] ~= '' then
+  call('XTRIM', facts, 'MINID', ARGV[4])
+  call('HSET', root .. ':meta', 'trimmed', ARGV[4])
 end
 return returned

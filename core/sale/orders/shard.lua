@@ -11,6 +11,9 @@
 --   :events:<gen> hash   gateway event -> order id, kept as long
 --   :facts       stream  the journal
 --
+-- ARGV[1]  the epoch the caller believes in; a script called under another one, or while selling is closed, changes
+--          nothing and answers the error FENCED. '' asks for no epoch (reads, and what stays true in every epoch).
+--
 -- A script never writes before it has read and decided everything: Lua keeps what was written before an error.
 -- `fetch`, `rule`, `bought_of` read; verbs change the tables they return; `commit` writes them in a few variadic calls.
 
@@ -25,6 +28,9 @@ local clock = call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local meta = call('HMGET', root .. ':meta', 'epoch', 'gen')
 local epoch, gen = meta[1], tonumber(meta[2] or '0')
+if ARGV[1] ~= '' and (ARGV[1] ~= epoch or epoch == '0') then
+  return redis.error_reply('FENCED selling is closed or the epoch is over')
+end
 local live, due, facts = root .. ':live', root .. ':due', root .. ':facts'
 local done, done_before = root .. ':done:' .. gen, root .. ':done:' .. (gen - 1)
 

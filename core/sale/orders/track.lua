@@ -1,10 +1,10 @@
 -- Reads where a batch of orders stands. Writes nothing.
 --
--- ARGV[1]  the order ids, 16 bytes each, joined
+-- ARGV[2]  the order ids, 16 bytes each, joined
 -- returns  msgpack {{state, sku, quantity, amount, currency, pay_by_ms} or false, …}
 -- Cost: 1 to 3 reads a batch.
 
-local ids = split_ids(ARGV[1])
+local ids = split_ids(ARGV[2])
 fetch(ids)
 local answers = {}
 for i, id in ipairs(ids) do

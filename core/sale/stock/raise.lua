@@ -1,10 +1,9 @@
 -- Adds an import's units to the free stock, once whatever happens.
 --
--- ARGV[1]  epoch    ARGV[2]  import id (16 bytes)    ARGV[3]  SKU    ARGV[4]  units
--- returns  {outcome, free}: raised, repeated, unknown_product, fenced
+-- ARGV[2]  import id (16 bytes)    ARGV[3]  SKU    ARGV[4]  units
+-- returns  {outcome, free}: raised, repeated, unknown_product
 -- Cost: 2 reads, 3 writes.
 
-if epoch ~= ARGV[1] or epoch == '0' then return { 'fenced', 0 } end
 local r = rule(ARGV[3])
 if not r then return { 'unknown_product', 0 } end
 if call('HEXISTS', root .. ':imports', ARGV[2]) == 1 then return { 'repeated', r.free } end

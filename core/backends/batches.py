@@ -1,0 +1,85 @@
+"""Batches: many callers, one call.
+
+Callers put an item and await its answer. One task takes all that waits (up to a limit), makes one call for it, hands
+out the answers, and takes the next list when the reply is back. Under light load a batch holds one item and waits for
+nothing; as load rises batches grow by themselves, so the cost of a call and of its fsync is shared by more and more.
+
+Always true: an item is in at most one call; every caller gets an answer or a named error; no more than ``waiting_most``
+items wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from core.errors import Overloaded
+from core.settings import BATCH_MOST, WAITING_MOST
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Batches(Generic[Item, Answer]):
+    """One lane of batched calls. ``send`` gets a list and returns as many answers, in the same order."""
+
+    def __init__(
+        self,
+        send: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        most: int = BATCH_MOST,
+        waiting_most: int = WAITING_MOST,
+        sent: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """``sent`` is told the size of every batch."""
+        self._send, self._most, self._waiting_most, self._sent = send, most, waiting_most, sent
+        self._items: list[Item] = []
+        self._futures: list[asyncio.Future[Answer]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for their batch."""
+        return len(self._items)
+
+    def put(self, item: Item) -> asyncio.Future[Answer]:
+        """Add an item; await the future for its answer.
+
+        Raises:
+            Overloaded: too many wait already; surely nothing was done.
+        """
+        if len(self._items) >= self._waiting_most:
+            raise Overloaded
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._items.append(item)
+        self._futures.append(future)
+        if self._task is None:
+            # The task begins after the callbacks that are ready now, so one turn of the loop fills the first batch.
+            self._task = asyncio.create_task(self._run())
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while self._items:
+                items, futures = self._items[: self._most], self._futures[: self._most]
+                del self._items[: self._most], self._futures[: self._most]
+                await self._one(items, futures)
+        finally:
+            self._task = None
+
+    async def _one(self, items: list[Item], futures: list[asyncio.Future[Answer]]) -> None:
+        self._sent(len(items))
+        try:
+            answers = await self._send(items)
+        except BaseException as error:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                    future.exception()  # a caller that went away must not make the loop complain
+            if not isinstance(error, Exception):
+                raise
+            return
+        for future, answer in zip(futures, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

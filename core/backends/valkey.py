@@ -1,0 +1,221 @@
+"""Valkey: connections that know which server process and which epoch they speak to, and never retry by themselves.
+
+Why not the client's own pool: it reconnects in silence. A connection here looks at the server's ``run_id`` whenever it
+is made; if that is not the process the shop was opened on (it restarted, was restored, or is another one), the
+connection refuses to sell until the fence (``workers/fence.py``) has made the stores agree and opened a new epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, TypeAlias
+
+import redis.asyncio as redis
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from core.backends.texts import Script
+from core.errors import Fenced, StoreUnavailable, StoreUnknown, UnfitStore
+from core.settings import CONNECT_TIMEOUT_S, STORE_TIMEOUT_S
+
+Argument: TypeAlias = bytes | str | int
+SHARD: Final = 0  # one shard today; its number is in every name, so that there can be more
+ROOT: Final = f"fp:{{{SHARD}}}"
+VERSION_LEAST: Final = (8, 0)
+
+# What the server must be set to, and why a shop must not open otherwise.
+_REQUIRED: Final = {
+    "appendonly": ("yes", "an accepted order must be on disk"),
+    "appendfsync": ("always", "everysec loses acknowledged orders when the process or the machine dies"),
+    "no-appendfsync-on-rewrite": ("no", "otherwise a rewrite suspends the fsync"),
+    "maxmemory-policy": ("noeviction", "otherwise orders are thrown away when memory is short"),
+}
+# Errors that the server gives before it runs a script: surely nothing was changed.
+_NOT_RUN: Final = (
+    "LOADING",
+    "OOM",
+    "MISCONF",
+    "READONLY",
+    "NOAUTH",
+    "NOPERM",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "BUSY",
+    "WRONGPASS",
+)
+
+
+def client(url: str) -> redis.Redis:
+    """Return an ordinary client (for pub/sub, boot and tools) that never retries: a lost reply is *unknown*."""
+    return redis.Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=STORE_TIMEOUT_S * 5,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        max_connections=8,
+    )
+
+
+async def assert_fit(url: str) -> None:
+    """Check that the server is set up so that a promise made on it holds.
+
+    Raises:
+        UnfitStore: it is not; the message says which setting, what it is and what it must be.
+    """
+    store = client(url)
+    try:
+        info = await store.info("server")
+        version = str(info.get("valkey_version") or info.get("redis_version") or "0")
+        if tuple(int(part) for part in version.split(".")[:2]) < VERSION_LEAST:
+            raise UnfitStore(f"Valkey {version} is too old; {'.'.join(map(str, VERSION_LEAST))} or newer is needed")
+        found = await store.config_get(*_REQUIRED)
+        for name, (wanted, why) in _REQUIRED.items():
+            if found.get(name) != wanted:
+                raise UnfitStore(f"Valkey has {name} {found.get(name)!r}; it must be {wanted!r}: {why}")
+    except ResponseError as error:
+        raise UnfitStore(f"Valkey does not tell its settings ({error}); allow CONFIG GET and INFO") from error
+    except RedisError as error:
+        raise StoreUnavailable(f"Valkey cannot be reached: {error}") from error
+    finally:
+        await store.aclose()
+
+
+class ShardConnection:
+    """One connection to a shard, for one lane of calls. Calls are made one after the other by their owner.
+
+    After each call one thing is true: it was done and its answer returned; or ``StoreUnavailable`` / ``Fenced``: surely
+    not done; or ``StoreUnknown``: nobody knows, and the connection is dropped so that no late answer is mistaken.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._options: dict[str, Any] = dict(parse_url(url))
+        self._kind: type[AbstractConnection] = self._options.pop("connection_class", redis.Connection)
+        self._connection: AbstractConnection | None = None
+        self._epoch = b""
+
+    async def _connect(self) -> AbstractConnection:
+        """Return a live connection, and learn the epoch if this server process is the one the shop is open on."""
+        if self._connection is not None:
+            return self._connection
+        connection = self._kind(
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=STORE_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            **self._options,
+        )
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            self._epoch = await self._read_epoch(connection)
+        except (TimeoutError, RedisError, OSError) as error:
+            await _drop(connection)
+            raise StoreUnavailable(f"Valkey cannot be reached: {error}") from error
+        except BaseException:
+            await _drop(connection)
+            raise
+        self._connection = connection
+        return connection
+
+    async def _read_epoch(self, connection: AbstractConnection) -> bytes:
+        await connection.send_command("INFO", "server")
+        info = await connection.read_response()
+        await connection.send_command("HMGET", f"{ROOT}:meta", "epoch", "run_id")
+        epoch, run_id = await connection.read_response()
+        return epoch if epoch and run_id and b"run_id:" + run_id in info else b"0"
+
+    async def call(self, script: Script, *arguments: Argument, fenced: bool = True) -> Any:
+        """Run a script on this shard under the present epoch and return its reply as bytes, ints and lists.
+
+        A fenced script that meets a new epoch surely changed nothing: the epoch is read again and the call is made
+        once more.
+
+        Raises:
+            Fenced: selling is closed.
+            StoreUnavailable: surely not done.
+            StoreUnknown: sent, and no answer came.
+        """
+        for attempt in (1, 2):
+            connection = await self._connect()
+            if fenced and self._epoch == b"0":
+                await self._learn_epoch(connection)
+            try:
+                return await self._evaluate(connection, script, self._epoch if fenced else b"", arguments)
+            except Fenced:
+                if attempt == 2:
+                    raise
+                self._epoch = b"0"
+        raise AssertionError("unreachable")
+
+    async def command(self, *arguments: Argument) -> Any:
+        """Send one plain command and return its reply, with the same promises as ``call`` but no fence.
+
+        Raises:
+            StoreUnavailable: surely not done. StoreUnknown: sent, and no answer came.
+        """
+        connection = await self._connect()
+        try:
+            await connection.send_command(*arguments)
+            return await connection.read_response()
+        except ResponseError as error:
+            raise _name(error) from error
+        except BaseException as error:  # noqa: BLE001  # see _evaluate
+            await self._lost(error)
+
+    async def _learn_epoch(self, connection: AbstractConnection) -> None:
+        try:
+            self._epoch = await self._read_epoch(connection)
+        except (TimeoutError, RedisError, OSError) as error:
+            await self.close()
+            raise StoreUnavailable(f"Valkey cannot be reached: {error}") from error
+        if self._epoch == b"0":
+            raise Fenced
+
+    async def _evaluate(
+        self, connection: AbstractConnection, script: Script, epoch: bytes, arguments: tuple[Argument, ...]
+    ) -> Any:
+        try:
+            await connection.send_command("EVALSHA", script.sha, 1, ROOT, epoch, *arguments)
+            return await connection.read_response()
+        except NoScriptError:
+            pass
+        except ResponseError as error:
+            raise _name(error) from error
+        except BaseException as error:  # noqa: BLE001  # also a cancelled call leaves an answer behind on the wire
+            await self._lost(error)
+        try:
+            await connection.send_command("EVAL", script.source, 1, ROOT, epoch, *arguments)
+            return await connection.read_response()
+        except ResponseError as error:
+            raise _name(error) from error
+        except BaseException as error:  # noqa: BLE001
+            await self._lost(error)
+
+    async def _lost(self, error: BaseException) -> None:
+        await self.close()
+        if isinstance(error, RedisError | OSError | asyncio.TimeoutError):
+            raise StoreUnknown from error
+        raise error
+
+    async def close(self) -> None:
+        """Drop the connection; the next call makes a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _drop(connection)
+
+
+async def _drop(connection: AbstractConnection) -> None:
+    try:
+        await connection.disconnect(nowait=True)
+    except (TimeoutError, RedisError, OSError):
+        return  # it is gone already, which is what was wanted
+
+
+def _name(error: ResponseError) -> Exception:
+    """Return what a server's error means for the caller."""
+    words = str(error)
+    if words.startswith("FENCED"):
+        return Fenced()
+    if words.startswith(_NOT_RUN):
+        return StoreUnavailable(f"Valkey refused the call: {words}")
+    return StoreUnknown(f"Valkey failed in the call: {words}")

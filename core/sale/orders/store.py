@@ -1,0 +1,160 @@
+"""The order scripts, each behind a batched lane with a connection of its own.
+
+A lane's connection carries one call at a time, so a slow batch of one verb never stands before another verb.
+Round trips: one a batch. What is sent: the epoch, one packed list, the joined order ids.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from core.backends.batches import Batches
+from core.backends.texts import Script
+from core.backends.valkey import Argument, ShardConnection
+from core.sale.orders.answers import (
+    CANCEL_ANSWERS,
+    PAY_ANSWERS,
+    PLACE_ANSWERS,
+    TRACK_ANSWERS,
+    CancelAnswer,
+    PayAnswer,
+    PlaceAnswer,
+    TrackAnswer,
+)
+from core.telemetry import BATCH_SIZE, CALL_SECONDS
+
+PLACE: Final = Script("sale/orders/place.lua")
+PAY: Final = Script("sale/orders/pay.lua")
+CANCEL: Final = Script("sale/orders/cancel.lua")
+EXPIRE: Final = Script("sale/orders/expire.lua")
+TRACK: Final = Script("sale/orders/track.lua")
+SETTLE: Final = Script("sale/orders/settle.lua")
+_pack = msgspec.msgpack.Encoder().encode
+_expire_answer = msgspec.msgpack.Decoder(tuple[int, int])
+
+
+class PlaceItem(NamedTuple):
+    """One order to place: its id, and what the script reads of it."""
+
+    order_id: bytes
+    ask: tuple[str, str, str, int]  # sku, fingerprint, buyer, quantity
+
+
+class PayItem(NamedTuple):
+    """One report of a gateway: gateway, event, status, amount, currency, paid_at_ms, known (see pay.lua)."""
+
+    order_id: bytes
+    report: tuple[str, str, str, int, str, int, list[Any] | bool]
+
+
+class CancelItem(NamedTuple):
+    """One order to cancel; ``uncharged`` when the gateway was asked and had charged nothing."""
+
+    order_id: bytes
+    uncharged: bool
+
+
+class Lane:
+    """A connection with its measurements."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._connection = ShardConnection(url)
+        self._seconds = CALL_SECONDS.labels(name)
+        self.size = BATCH_SIZE.labels(name).observe
+
+    async def call(self, script: Script, *arguments: Argument, fenced: bool = True) -> Any:
+        """Run a script; errors as ``ShardConnection.call`` names them."""
+        began = time.perf_counter()
+        try:
+            return await self._connection.call(script, *arguments, fenced=fenced)
+        finally:
+            self._seconds.observe(time.perf_counter() - began)
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        await self._connection.close()
+
+
+class OrderStore:
+    """The four verbs that buyers and gateways wait for. Each attribute is a lane to ``put`` items into."""
+
+    def __init__(self, valkey_url: str) -> None:
+        self._lanes = {name: Lane(valkey_url, name) for name in ("place", "pay", "cancel", "track")}
+        self.places: Batches[PlaceItem, PlaceAnswer] = Batches(self._place, sent=self._lanes["place"].size)
+        self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, sent=self._lanes["pay"].size)
+        self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, sent=self._lanes["cancel"].size)
+        self.tracks: Batches[bytes, TrackAnswer | bool] = Batches(
+            self._track, sent=self._lanes["track"].size, waiting_most=50_000
+        )
+
+    async def _place(self, items: list[PlaceItem]) -> Sequence[PlaceAnswer]:
+        ids = b"".join([item.order_id for item in items])
+        return PLACE_ANSWERS.decode(await self._lanes["place"].call(PLACE, _pack([item.ask for item in items]), ids))
+
+    async def _pay(self, items: list[PayItem]) -> Sequence[PayAnswer]:
+        ids = b"".join([item.order_id for item in items])
+        return PAY_ANSWERS.decode(await self._lanes["pay"].call(PAY, _pack([item.report for item in items]), ids))
+
+    async def _cancel(self, items: list[CancelItem]) -> Sequence[CancelAnswer]:
+        ids = b"".join([item.order_id for item in items])
+        asked = _pack([item.uncharged for item in items])
+        return CANCEL_ANSWERS.decode(await self._lanes["cancel"].call(CANCEL, asked, ids))
+
+    async def _track(self, ids: list[bytes]) -> Sequence[TrackAnswer | bool]:
+        return TRACK_ANSWERS.decode(await self._lanes["track"].call(TRACK, b"".join(ids), fenced=False))
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        for lane in self._lanes.values():
+            await lane.close()
+
+
+class ExpiryStore:
+    """The release of overdue reservations."""
+
+    def __init__(self, valkey_url: str) -> None:
+        self._lane = Lane(valkey_url, "expire")
+
+    async def release_due(
+        self, most: int, ask_again_ms: int, uncharged: Sequence[bytes]
+    ) -> tuple[int, int, list[bytes]]:
+        """Release up to ``most`` overdue reservations.
+
+        Returns:
+            how many were released; when the next one is due (ms since 1970, 0: none); ids to ask the gateway about.
+        """
+        packed, ask = await self._lane.call(EXPIRE, most, ask_again_ms, b"".join(uncharged))
+        released, next_due_ms = _expire_answer.decode(packed)
+        return released, next_due_ms, [ask[at : at + 16] for at in range(0, len(ask), 16)]
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        await self._lane.close()
+
+
+class SettleStore:
+    """What the projector tells Valkey after each commit."""
+
+    def __init__(self, valkey_url: str) -> None:
+        self._lane = Lane(valkey_url, "settle")
+
+    async def settle(self, orders: Sequence[tuple[bytes, str, bool]], keep_from: str) -> int:
+        """Tell the states PostgreSQL committed and trim the journal below ``keep_from`` (``ms-seq``; '' trims nothing).
+
+        Args:
+            orders: (order id, state, undo), see settle.lua; at most ``BATCH_MOST``.
+
+        Returns:
+            how many units went back to the free stock.
+        """
+        states = _pack([(state, undo) for _, state, undo in orders])
+        ids = b"".join([order_id for order_id, _, _ in orders])
+        return int(await self._lane.call(SETTLE, states, ids, keep_from, fenced=False))
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        await self._lane.close()

@@ -1,0 +1,97 @@
+"""Logs and metrics. A log line is one JSON object; it takes numbers and short words, and can never hold a card key.
+
+The rule is in the types: ``log`` accepts only the fields it knows how to write, and ``Secret`` has no text form but
+``***``. Metrics are Prometheus's; several processes of one deployment share them through files when
+``PROMETHEUS_MULTIPROC_DIR`` is set (the parent of the workers sets it before anything is imported).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final, NoReturn
+
+import msgspec
+from prometheus_client import Counter, Gauge, Histogram
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_FIELD_CHARS_MOST: Final = 300
+_least: int = _LEVELS["info"]
+
+
+class Secret:
+    """A text that must not be shown: it prints, formats and serialises as ``***`` and opens only by ``reveal``."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text. Grep for this word to see every place where a card key leaves its wrapper."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not serialised")
+
+
+def set_level(level: str) -> None:
+    """Log only this level and what is graver (debug, info, warning, error)."""
+    global _least
+    _least = _LEVELS[level]
+
+
+def log(level: str, event: str, **fields: str | int | float | bool | Exception | None) -> None:
+    """Write one line to standard error: ``event`` is a fixed word, the fields say what is particular.
+
+    Anything that is not a number, a truth value or a text is written as ``***``; an exception as its class and, for
+    our own errors, its message (a library's message may quote a row).
+    """
+    if _LEVELS[level] < _least:
+        return
+    line: dict[str, object] = {"at": round(time.time(), 3), "level": level, "event": event}
+    for name, value in fields.items():
+        line[name] = _plain(value)
+    sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return value[:_FIELD_CHARS_MOST]
+    if isinstance(value, Exception):
+        ours = hasattr(value, "code") and type(value).__module__.startswith("core.")
+        return f"{type(value).__name__}: {value}"[:_FIELD_CHARS_MOST] if ours else type(value).__name__
+    return "***"
+
+
+# --- metrics: every name once ---------------------------------------------------------------------------------
+
+_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+PLACES = Counter("flashproof_places_total", "Orders asked for, by what became of them", ["outcome"])
+PAYMENTS = Counter("flashproof_payment_callbacks_total", "Payment callbacks, by what became of them", ["outcome"])
+CANCELS = Counter("flashproof_cancels_total", "Cancellations asked for, by what became of them", ["outcome"])
+REFUSALS = Counter("flashproof_refusals_total", "Requests refused before any store was asked", ["code"])
+BATCH_SIZE = Histogram("flashproof_batch_size", "Items in one script call", ["lane"], buckets=_SIZES)
+CALL_SECONDS = Histogram("flashproof_store_call_seconds", "Time of one script call", ["lane"], buckets=_SECONDS)
+WAITERS = Gauge("flashproof_waiters", "Buyers waiting for their order", multiprocess_mode="livesum")
+PROJECTED = Counter("flashproof_projected_records_total", "Facts projected into PostgreSQL", ["kind"])
+PROJECT_SECONDS = Histogram("flashproof_project_seconds", "Time of one projected transaction", buckets=_SECONDS)
+PROJECTOR_LAG = Gauge("flashproof_projector_lag_seconds", "Age of the oldest fact when it was last projected")
+QUARANTINED = Counter("flashproof_quarantined_records_total", "Facts set aside: each is an alarm")
+DELIVERED = Counter("flashproof_delivered_keys_total", "Card keys claimed and committed")
+EXPIRED = Counter("flashproof_expired_orders_total", "Reservations released for want of payment")
+MISMATCHES = Counter("flashproof_payment_mismatches_total", "Charges of a wrong amount or currency: each is an alarm")
+OWED = Gauge("flashproof_paid_orders_without_key", "Paid orders that wait for stock in PostgreSQL: alarm above zero")
+EPOCH = Gauge("flashproof_epoch", "Epoch opened last by this projector; 0 while selling is closed")

@@ -1,0 +1,238 @@
+"""The projector: one a shard, it turns the journal into rows and keys, and tells Valkey what is committed.
+
+One turn: read entries behind the cursor → one transaction (orders, payments, keys, events, cursor) → one script call
+(settle, wake, trim). It may die at any point: before the commit nothing happened; between commit and settle the entries
+are still in the journal, and ``_recover`` settles them again.
+
+The advisory lock, the transactions and the cursor all live on one PostgreSQL connection: who lost the lock has also
+lost the means to commit. The cursor's compare-and-set says it once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from core.backends import postgres, valkey
+from core.backends.postgres import PROJECTOR_LOCK, Connection
+from core.backends.valkey import ROOT, SHARD, ShardConnection
+from core.errors import FlashproofError
+from core.facts import Placed
+from core.sale.delivery.deliver import deliver
+from core.sale.delivery.store import owed
+from core.sale.orders import journal
+from core.sale.orders.project import Entry, Outcome, project, read
+from core.sale.orders.store import SettleStore
+from core.sale.orders.stream import next_id, read_after, read_through
+from core.settings import BATCH_MOST, PROJECT_ENTRIES_MOST, PROJECT_RECORDS_MOST, Settings
+from core.telemetry import DELIVERED, OWED, PROJECT_SECONDS, PROJECTED, PROJECTOR_LAG, QUARANTINED, log
+from core.workers.fence import open_shard, raise_left_behind
+
+_TURN_S: Final = 0.02  # at most one transaction in this time: under load batches grow instead of fsyncs
+_BLOCK_MS: Final = 100  # how long a read waits for the first entry
+_CHORES_S: Final = 1.0  # how often paid orders without keys and imports left behind are looked for
+_STANDBY_S: Final = 0.25
+_RETRY_S: Final = (
+    0.05,
+    0.2,
+    0.5,
+    1.0,
+)  # after a store was lost; the last one again and again, while the process lives
+_GENERATION_MS: Final = 24 * 3_600_000  # idempotency records live one to two of these
+
+
+class Projector:
+    """The loop. ``standing`` is where it is: starting, standby, opening, open."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self.standing = "starting"
+
+    def stop(self) -> None:
+        """Finish the turn under way, then return from ``run``."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Hold the shard and project until stopped; a lost store or lock begins it again."""
+        failures = 0
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                await self._session()
+            except (
+                FlashproofError,
+                RedisError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                OSError,
+            ) as error:
+                failures = 0 if time.monotonic() - began > 10 else failures + 1
+                log("warning", "projector_interrupted", error=error, standing=self.standing)
+                self.standing = "starting"
+                await self._pause(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _session(self) -> None:
+        """One life on one pair of connections."""
+        connection = await postgres.connect(self._settings.postgres_dsn)
+        shard = ShardConnection(self._settings.valkey_url)
+        store = valkey.client(self._settings.valkey_url)
+        settle = SettleStore(self._settings.valkey_url)
+        try:
+            await postgres.assert_fit(connection)
+            await valkey.assert_fit(self._settings.valkey_url)
+            if await self._lock(connection):
+                await _Session(self, connection, shard, store, settle).work(self._stop)
+        finally:
+            connection.terminate()
+            await settle.close()
+            await shard.close()
+            await store.aclose()
+
+    async def _lock(self, connection: Connection) -> bool:
+        """Wait for the shard; return False when stopped before it was had."""
+        while not self._stop.is_set():
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", PROJECTOR_LOCK, SHARD):
+                self.standing = "opening"
+                return True
+            if self.standing != "standby":
+                self.standing = "standby"
+                log("info", "standing_by", why="another projector holds the shard")
+            await self._pause(_STANDBY_S)
+        return False
+
+
+class _Session:
+    """The shard is held: everything that is done with it."""
+
+    def __init__(
+        self,
+        owner: Projector,
+        connection: Connection,
+        shard: ShardConnection,
+        store: redis.Redis,
+        settle: SettleStore,
+    ) -> None:
+        self._owner, self._connection, self._shard, self._store, self._settle = (
+            owner,
+            connection,
+            shard,
+            store,
+            settle,
+        )
+        self._cursor = (0, 0)
+
+    async def work(self, stop: asyncio.Event) -> None:
+        self._cursor = await journal.cursor(self._connection, SHARD)
+        await self._recover()
+        await open_shard(self._connection, self._store, self._shard, self._drain)
+        self._owner.standing = "open"
+        chores_at = 0.0
+        while not stop.is_set():
+            began = time.monotonic()
+            moved = await self._turn(_BLOCK_MS)
+            if began - chores_at > _CHORES_S:
+                chores_at = began
+                await self._chores()
+            rest = _TURN_S - (time.monotonic() - began)
+            if moved and rest > 0:
+                await asyncio.sleep(rest)
+
+    async def _drain(self) -> None:
+        while await self._turn(1):
+            pass  # selling is closed, so the journal ends
+
+    async def _turn(self, block_ms: int) -> bool:
+        entries = await read_after(self._shard, self._cursor, PROJECT_ENTRIES_MOST, block_ms)
+        entries = _cut(entries)
+        if not entries:
+            return False
+        began = time.perf_counter()
+        outcome = await project(self._connection, SHARD, entries, self._cursor)
+        self._cursor = (entries[-1].ms, entries[-1].seq)
+        PROJECT_SECONDS.observe(time.perf_counter() - began)
+        await self._tell(outcome.settled)
+        _count(outcome)
+        return True
+
+    async def _tell(self, settled: list[tuple[bytes, str, bool]]) -> None:
+        """Settle in bounded calls; only the last trims, so that a death between them leaves the entries behind."""
+        chunks = [settled[at : at + BATCH_MOST] for at in range(0, len(settled), BATCH_MOST)] or [[]]
+        for chunk in chunks[:-1]:
+            await self._settle.settle(chunk, "")
+        await self._settle.settle(chunks[-1], next_id(*self._cursor))
+
+    async def _recover(self) -> None:
+        """Settle what was committed but perhaps never told: all that the journal still has through the cursor."""
+        while entries := await read_through(self._shard, self._cursor, PROJECT_ENTRIES_MOST):
+            rows, _ = read(entries)
+            ids = list({row.order_id for row in rows})
+            found = await self._connection.fetch(
+                "SELECT id, state, (extract(epoch FROM placed_at) * 1000)::bigint AS placed_ms "
+                "FROM orders WHERE id = ANY ($1::uuid[])",
+                ids,
+            )
+            known: dict[UUID, tuple[str, int]] = {row["id"]: (row["state"], row["placed_ms"]) for row in found}
+            settled = {order.bytes: (order.bytes, state, False) for order, (state, _) in known.items()}
+            for row in rows:
+                if isinstance(row.fact, Placed) and row.order_id in known and known[row.order_id][1] != row.fact.at_ms:
+                    settled[row.order_id.bytes] = (row.order_id.bytes, known[row.order_id][0], True)
+            for at in range(0, len(settled), BATCH_MOST):
+                await self._settle.settle(list(settled.values())[at : at + BATCH_MOST], "")
+            await self._settle.settle([], next_id(entries[-1].ms, entries[-1].seq))
+
+    async def _chores(self) -> None:
+        """Cure paid orders that wait for keys, raise what imports left behind, turn the generation of old records."""
+        waiting = await owed(self._connection, BATCH_MOST)
+        if waiting:
+            async with self._connection.transaction():
+                given = await deliver(self._connection, waiting)
+            if given:
+                await self._settle.settle([(order.bytes, "delivered", False) for order in given], "")
+                DELIVERED.inc(sum(given.values()))
+            waiting = [order for order in waiting if order not in given]
+        OWED.set(len(waiting))
+        await raise_left_behind(self._connection, self._shard)
+        await self._turn_generation()
+
+    async def _turn_generation(self) -> None:
+        meta = f"{ROOT}:meta"
+        gen, began_ms = [int(value or 0) for value in await self._store.hmget(meta, ["gen", "gen_ms"])]
+        now_ms = int((await self._store.time())[0]) * 1000
+        if not began_ms:
+            await self._store.hset(meta, "gen_ms", str(now_ms))
+        elif now_ms - began_ms >= _GENERATION_MS:
+            old = gen - 1
+            await self._store.hset(meta, mapping={"gen": str(gen + 1), "gen_ms": str(now_ms)})
+            await self._store.unlink(f"{ROOT}:done:{old}", f"{ROOT}:events:{old}")
+
+
+def _cut(entries: list[Entry]) -> list[Entry]:
+    """Return the first entries whose records fit one transaction, at least one entry."""
+    records = 0
+    for number, entry in enumerate(entries):
+        records += len(entry.records)
+        if number and records > PROJECT_RECORDS_MOST:
+            return entries[:number]
+    return entries
+
+
+def _count(outcome: Outcome) -> None:
+    PROJECTED.labels("fact").inc(outcome.facts)
+    DELIVERED.inc(outcome.keys)
+    if outcome.poisoned:
+        QUARANTINED.inc(outcome.poisoned)
+        log("error", "records_quarantined", records=outcome.poisoned)
+    PROJECTOR_LAG.set(max(0.0, time.time() - outcome.oldest_ms / 1000))

@@ -1,0 +1,336 @@
+"""One arrival played out: place, click again, pay through the gateway, wait for the key, cancel.
+
+No I/O of its own: how to ask, sleep and start things beside comes in with the ``World``. Each request is one
+attempt of the history. What a refused or unlucky buyer does next is bounded everywhere: tries, pauses, waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from core.ids import Names
+from core.sale.orders.order import SETTLED, State
+from loadtests import contract
+from loadtests.contract import Placed, Reply, Wire
+from loadtests.gateway import CALLBACK_TRIES_MOST, Ask, Gateway, Payer, RunClock
+from loadtests.history import Attempt, Charge
+from loadtests.plan import Plan, backoff_us
+from loadtests.recorder import Recorder
+
+PLACE_TIMEOUT_S: Final = 10.0
+PLACE_RETRIES_MOST: Final = 3
+TRACK_TIMEOUT_S: Final = 10.0
+WAIT_S: Final = 10  # one long poll
+WAITS_MOST: Final = 8  # long polls of one buyer
+POLL_AFTER_US: Final = 1_000_000
+
+
+class Handle(Protocol):
+    """Something started beside the buyer."""
+
+    def get(self) -> Any:
+        """Wait for it and return its result, None if it failed."""
+
+
+class World(msgspec.Struct, frozen=True):
+    """What a buyer acts through. Instants are µs since the run's start."""
+
+    wire: Wire
+    ask: Ask  # quick calls
+    wait: Ask  # long polls, over connections of their own so that they never hold up a sale
+    gateway: Gateway
+    recorder: Recorder
+    names: Names  # hashes the keys shown
+    clock: RunClock
+    sleep_us: Callable[[int], None]
+    spawn: Callable[..., Handle]
+
+
+class Story:
+    """What the buyer's parts, running beside each other, tell each other."""
+
+    __slots__ = ("paid_us", "shown")
+
+    def __init__(self) -> None:
+        """Begin unpaid, with no key seen."""
+        self.paid_us = 0  # when the gateway's first paid callback was sent
+        self.shown = False
+
+
+def play(world: World, plan: Plan, due_us: int) -> None:
+    """Play one arrival to its end, from the instant it was due."""
+    twin = None
+    if plan.again == "at_once":
+        twin = world.spawn(_place, world, plan, "replay", due_us)
+    placed = _place_until_known(world, plan, due_us)
+    other = None
+    if twin is not None:
+        other = twin.get()
+    elif plan.again == "after":
+        other = _place(world, plan, "replay", world.clock.now_us())
+    if placed is None and other is not None:
+        placed = other[0]  # the second click had more luck, e.g. a unit came back in between
+    if placed is not None:
+        _live(world, plan, placed)
+
+
+def _live(world: World, plan: Plan, placed: Placed) -> None:
+    """Do what this buyer does with an order."""
+    placed_us = world.clock.now_us()
+    if plan.conflict is not None:
+        _place(world, plan, "conflict", placed_us, plan.conflict)
+    story = Story()
+    if plan.ending == "never":
+        return
+    if plan.ending == "cancel":
+        _sleep_until(world, placed_us + plan.think_us)
+        _cancel(world, plan, placed)
+        return
+    if plan.ending == "late":
+        pay_us = placed.pay_by_ms() * 1000 - world.clock.started_unix_us + plan.late_us
+    else:
+        pay_us = placed_us + plan.think_us
+    if plan.watch == "early" and plan.ending == "pay":
+        world.spawn(_watch, world, plan, placed, story)
+    _sleep_until(world, pay_us)
+    answered = _pay(world, plan, placed, story, pay_us)
+    if answered is None:
+        return
+    if plan.watch == "after" or (plan.watch == "early" and plan.ending == "late"):
+        _watch(world, plan, placed, story)
+    elif plan.watch == "poll":
+        world.sleep_us(POLL_AFTER_US)
+        _track(world, plan, placed, story, "poll", world.clock.now_us(), 0)
+
+
+# --- placing ------------------------------------------------------------------------------------------------
+
+
+def _place_until_known(world: World, plan: Plan, due_us: int) -> Placed | None:
+    """Place the order; while nothing definite comes back, ask again with the same key, a few times."""
+    why, intended_us = plan.why, due_us
+    for tried in range(PLACE_RETRIES_MOST + 1):
+        placed, attempt, reply = _place(
+            world, plan, why if tried == 0 else "retry", intended_us, due_us=due_us
+        )
+        if tried == 0:
+            world.recorder.first(_name(attempt))
+        if placed is not None or attempt.result in ("shed", "unsent"):
+            return placed
+        if attempt.result == "fail" and attempt.status not in (0, 429, 503):
+            return None
+        pause_us = max(backoff_us(tried + 1, plan.jitter), contract.retry_after_us(reply))
+        intended_us = world.clock.now_us() + pause_us
+        if tried < PLACE_RETRIES_MOST:
+            world.sleep_us(pause_us)
+    return None
+
+
+def _place(
+    world: World,
+    plan: Plan,
+    why: str,
+    intended_us: int,
+    order: tuple[str, int] | None = None,
+    due_us: int = 0,
+) -> tuple[Placed | None, Attempt, Reply]:
+    """Send one place request and record it; ``order`` is another (sku, quantity) than the plan's."""
+    sku, quantity = order or (plan.sku, plan.quantity)
+    raw = world.wire.place(plan.idempotency_key, sku, plan.buyer, quantity)
+    reply = world.ask(raw, PLACE_TIMEOUT_S)
+    attempt, placed = place_attempt(
+        reply,
+        arrival=plan.number,
+        why=why,
+        buyer=plan.buyer,
+        sku=sku,
+        quantity=quantity,
+        idempotency_key=plan.idempotency_key,
+        intended_us=intended_us,
+    )
+    if reply.error in contract.NEVER_SENT:
+        world.recorder.note(attempt)
+    elif why == "retry":
+        # Counted from the plan's instant, under a name of its own: the buyer has waited since then.
+        world.recorder.note(attempt, _name(attempt) + "_after_retry", due_us, len(reply.body))
+    else:
+        world.recorder.note(attempt, _name(attempt), length=len(reply.body))
+    return placed, attempt, reply
+
+
+def _name(attempt: Attempt) -> str:
+    """Return the word an attempt is counted under: its outcome, or its result where that says more."""
+    return attempt.result if attempt.result in ("unknown", "shed", "unsent") else attempt.outcome
+
+
+def place_attempt(
+    reply: Reply,
+    *,
+    arrival: int,
+    why: str,
+    buyer: str,
+    sku: str,
+    quantity: int,
+    idempotency_key: str,
+    intended_us: int,
+) -> tuple[Attempt, Placed | None]:
+    """Return the history's line for one place request, and the order if there is one."""
+    result, outcome = contract.judge(reply)
+    placed, answer = None, ""
+    if result == "ok":
+        read = contract.read_placed(reply) if reply.status in (200, 201) else None
+        if read is None:
+            result, outcome = "unknown", contract.MALFORMED
+        else:
+            placed, answer = read
+            outcome = "accepted" if reply.status == 201 else "replayed"
+    elif reply.error == contract.CUT_EARLY:
+        result = "unsent"
+    elif reply.error == contract.NO_CONNECTION:
+        result = "shed"
+    attempt = Attempt(
+        arrival=arrival,
+        op="place",
+        why=why,
+        buyer=buyer,
+        sku=sku,
+        quantity=quantity,
+        idempotency_key=idempotency_key,
+        order_id=placed.order_id if placed else "",
+        amount=placed.amount if placed else 0,
+        currency=placed.currency if placed else "",
+        intended_us=intended_us,
+        sent_us=reply.sent_us,
+        done_us=reply.done_us,
+        result=result,
+        status=reply.status,
+        outcome=outcome,
+        answer=answer,
+    )
+    return attempt, placed
+
+
+# --- paying -------------------------------------------------------------------------------------------------
+
+
+def _pay(world: World, plan: Plan, placed: Placed, story: Story, pay_us: int) -> str | None:
+    """Have the gateway charge the buyer and tell the shop, once, twice or in the wrong order."""
+    gateway = world.gateway
+    charge = gateway.take(plan, placed)
+    payer = Payer(plan.number, plan.buyer, placed.sku, placed.quantity, plan.jitter)
+    story.paid_us = world.clock.now_us()
+    if plan.callbacks == "twice":
+        world.spawn(gateway.notify, charge, payer, "pay_again", story.paid_us)
+    why = "pay_late" if plan.ending == "late" else "pay"
+    answered = gateway.notify(charge, payer, why, pay_us, tries=CALLBACK_TRIES_MOST)
+    if plan.callbacks in ("twice_later", "started_after"):
+        world.spawn(_call_again, world, plan, charge, payer)
+    return answered
+
+
+def _call_again(world: World, plan: Plan, charge: Charge, payer: Payer) -> None:
+    """Send the callback that comes out of order."""
+    if plan.callbacks == "started_after":
+        world.gateway.notify(charge, payer, "pay_started", world.clock.now_us(), status="started")
+        return
+    world.sleep_us(plan.gap_us)
+    world.gateway.notify(charge, payer, "pay_again", world.clock.now_us())
+
+
+# --- tracking and cancelling --------------------------------------------------------------------------------
+
+
+def _watch(world: World, plan: Plan, placed: Placed, story: Story) -> None:
+    """Wait for the key by long polls until the order is settled."""
+    intended_us = world.clock.now_us()
+    for waited in range(1, WAITS_MOST + 1):
+        attempt = _track(world, plan, placed, story, "wait", intended_us, WAIT_S)
+        if attempt.result == "unsent" or (attempt.result == "ok" and attempt.outcome in SETTLED):
+            return
+        if attempt.result != "ok":
+            if 400 <= attempt.status < 500 and attempt.status != 429:
+                return
+            world.sleep_us(backoff_us(waited, plan.jitter))
+        intended_us = world.clock.now_us()
+
+
+def _track(
+    world: World, plan: Plan, placed: Placed, story: Story, why: str, intended_us: int, wait_s: int
+) -> Attempt:
+    """Ask for the order's state once and record it, with the keyed hashes of the keys shown."""
+    raw = world.wire.track(placed.order_id, placed.token, wait_s)
+    reply = (world.wait if wait_s else world.ask)(raw, TRACK_TIMEOUT_S + wait_s)
+    result, outcome = contract.judge(reply)
+    hashes: tuple[str, ...] = ()
+    if result == "ok":
+        read = contract.read_tracked(reply)
+        if read is None:
+            result, outcome = "unknown", contract.MALFORMED
+        else:
+            outcome = read[0]
+            hashes = tuple([world.names.key_hash(key).hex() for key in read[1]])
+    attempt = _follow_up("track", plan, placed, why, intended_us, reply, result, outcome, hashes)
+    _note(world, why, attempt, reply)
+    if hashes and not story.shown:
+        story.shown = True
+        world.recorder.keys_shown += len(hashes)
+        if story.paid_us and wait_s:
+            world.recorder.latency("paid_to_delivered", reply.done_us - story.paid_us)
+    return attempt
+
+
+def _cancel(world: World, plan: Plan, placed: Placed) -> None:
+    intended_us = world.clock.now_us()
+    reply = world.ask(world.wire.cancel(placed.order_id, placed.token), TRACK_TIMEOUT_S)
+    result, outcome = contract.judge(reply)
+    if result == "ok":
+        read = contract.read_tracked(reply)
+        result, outcome = ("ok", read[0]) if read else ("unknown", contract.MALFORMED)
+    attempt = _follow_up("cancel", plan, placed, "cancel", intended_us, reply, result, outcome, ())
+    _note(world, "cancel", attempt, reply)
+
+
+def _note(world: World, prefix: str, attempt: Attempt, reply: Reply) -> None:
+    name = "" if reply.error in contract.NEVER_SENT else f"{prefix}_{_name(attempt)}"
+    world.recorder.note(attempt, name, length=len(reply.body))
+
+
+def _follow_up(
+    op: Any,
+    plan: Plan,
+    placed: Placed,
+    why: str,
+    intended_us: int,
+    reply: Reply,
+    result: Any,
+    outcome: str,
+    keys: tuple[str, ...],
+) -> Attempt:
+    return Attempt(
+        arrival=plan.number,
+        op=op,
+        why=why,
+        buyer=plan.buyer,
+        sku=placed.sku,
+        quantity=placed.quantity,
+        order_id=placed.order_id,
+        intended_us=intended_us,
+        sent_us=reply.sent_us,
+        done_us=reply.done_us,
+        result="unsent" if reply.error == contract.CUT_EARLY else result,
+        status=reply.status,
+        outcome=outcome,
+        keys=keys,
+    )
+
+
+def _sleep_until(world: World, at_us: int) -> None:
+    wait_us = at_us - world.clock.now_us()
+    if wait_us > 0:
+        world.sleep_us(wait_us)
+
+
+assert State.DELIVERED in SETTLED, "a watcher stops when the key is shown"

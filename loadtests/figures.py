@@ -1,0 +1,203 @@
+"""The figures of a run, each computed from the raw evidence by one small pure function.
+
+An arrival is one planned attempt of the schedule; its *first* place attempt is the one the schedule made,
+everything after it (retries, the same click twice, another body under the same key) is a follow-up and is
+counted apart, so that scheduled = Σ outcomes + shed + unsent holds to the last arrival.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from hdrh.histogram import HdrHistogram
+
+from core.clock import parse_iso8601
+from loadtests.checkers import one_key_one_buyer
+from loadtests.checkers.answers import has_order, is_refused, is_sent
+from loadtests.evidence import Evidence, PostgresState
+from loadtests.history import Attempt
+from loadtests.summary import (
+    Cost,
+    Generator,
+    Keys,
+    Latency,
+    Offered,
+    Orders,
+    Rates,
+    Recorded,
+    Window,
+)
+
+FIRST: Final = frozenset({"first", "over_limit"})  # what the schedule itself sends
+AFTERWARDS: Final = frozenset({"resolve"})  # asked after the sale, to close open questions; never part of a rate
+DECIDED_REFUSALS: Final = frozenset({"sold_out", "limit_reached", "sale_not_open", "sale_closed"})
+ALWAYS_SHOWN: Final = ("accepted", "sold_out", "paid_to_delivered")
+_PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
+
+
+def outcome_of(attempt: Attempt) -> str:
+    """Return the one word an attempt is counted under."""
+    if attempt.result in ("unknown", "shed", "unsent"):
+        return attempt.result
+    return attempt.outcome or attempt.result
+
+
+def first_places(attempts: Iterable[Attempt]) -> dict[int, Attempt]:
+    """Return each arrival's first place attempt, by the arrival's number."""
+    found: dict[int, Attempt] = {}
+    for attempt in attempts:
+        if attempt.op == "place" and attempt.why not in AFTERWARDS:
+            known = found.get(attempt.arrival)
+            if known is None or (attempt.why in FIRST, -attempt.sent_us) > (
+                known.why in FIRST,
+                -known.sent_us,
+            ):
+                found[attempt.arrival] = attempt
+    return found
+
+
+def sent_arrivals(attempts: Iterable[Attempt]) -> int:
+    """Return how many arrivals were really sent."""
+    return sum(1 for attempt in first_places(attempts).values() if is_sent(attempt))
+
+
+def outcomes(attempts: Sequence[Attempt]) -> dict[str, int]:
+    """Return how the arrivals' first place attempts ended; ``replayed`` counts every retry answered so."""
+    count = Counter(outcome_of(attempt) for attempt in first_places(attempts).values())
+    count["replayed"] = sum(1 for a in attempts if a.op == "place" and a.outcome == "replayed")
+    for name in ("accepted", "sold_out", "limit_reached", "unknown"):
+        count.setdefault(name, 0)
+    return dict(sorted(count.items(), key=lambda item: (-item[1], item[0])))
+
+
+def place_answers(attempts: Iterable[Attempt]) -> dict[str, int]:
+    """Return how every place attempt of the run ended, retries and all."""
+    count = Counter(outcome_of(attempt) for attempt in attempts if attempt.op == "place")
+    return dict(sorted(count.items(), key=lambda item: (-item[1], item[0])))
+
+
+def offered(generator: Generator) -> Offered:
+    """Return what the generator was to send and did."""
+    return Offered(scheduled=generator.scheduled, sent=generator.sent, unsent=generator.unsent, shed=generator.shed)
+
+
+def orders(postgres: PostgresState) -> Orders:
+    """Return how many orders ever reached each state."""
+    reached = Counter(after for _, after in {(e.order_id, e.after) for e in postgres.events})
+    return Orders(
+        accepted=len(postgres.orders),
+        paid=reached["paid"],
+        delivered=reached["delivered"],
+        expired=reached["expired"],
+        cancelled=reached["cancelled"],
+        refund_due=reached["refund_due"],
+        refunds_due=sum(1 for p in postgres.payments if p.applied == "refund_due"),
+    )
+
+
+def keys(evidence: Evidence) -> Keys:
+    """Return where the card keys are."""
+    products = evidence.postgres.products
+    return Keys(
+        loaded=sum(p.loaded for p in products),
+        delivered=len(evidence.postgres.deliveries),
+        duplicated=one_key_one_buyer.duplicated(evidence),
+        free=sum(p.free for p in products),
+        void=sum(p.void for p in products),
+    )
+
+
+def sale_window(attempts: Iterable[Attempt]) -> Window:
+    """Return from when to when the sale ran, on the history's clock."""
+    begin, end = None, 0
+    for attempt in attempts:
+        if attempt.op == "place" and attempt.why not in AFTERWARDS and is_sent(attempt):
+            begin = attempt.intended_us if begin is None else min(begin, attempt.intended_us)
+            end = max(end, attempt.done_us)
+    return Window(begin_us=begin or 0, end_us=max(end, begin or 0))
+
+
+def rates(evidence: Evidence, window: Window, started_at: str) -> Rates:
+    """Return what was sold, refused and delivered per second of the sale."""
+    accepted = refused = 0
+    seconds: Counter[int] = Counter()
+    for attempt in evidence.attempts:
+        if attempt.op != "place" or attempt.why in AFTERWARDS:
+            continue
+        if has_order(attempt) and attempt.outcome == "accepted":
+            accepted += 1
+            seconds[(attempt.done_us - window.begin_us) // 1_000_000] += 1
+        elif is_refused(attempt) and attempt.outcome in DECIDED_REFUSALS:
+            refused += 1
+    start_ms = parse_iso8601(started_at)
+    begin_ms, end_ms = start_ms + window.begin_us / 1000, start_ms + window.end_us / 1000
+    delivered = sum(1 for d in evidence.postgres.deliveries if begin_ms <= d.delivered_ms <= end_ms)
+    return Rates(
+        accepted_per_s=round(accepted / window.seconds, 1),
+        refused_per_s=round(refused / window.seconds, 1),
+        delivered_per_s=round(delivered / window.seconds, 1),
+        accepted_peak_per_s=float(max(seconds.values(), default=0)),
+    )
+
+
+def costs(cpu_seconds: dict[str, float], accepted: int) -> Cost:
+    """Return the CPU each accepted order cost, by role."""
+
+    def each(role: str) -> float | None:
+        spent = cpu_seconds.get(role)
+        return None if spent is None or not accepted else round(spent * 1_000_000 / accepted, 1)
+
+    return Cost(
+        server_cpu_us_per_order=each("server"),
+        valkey_cpu_us_per_order=each("valkey"),
+        postgres_cpu_us_per_order=each("postgres"),
+        worker_cpu_us_per_order=each("worker"),
+    )
+
+
+def open_histogram(recorded: Recorded) -> Any:
+    """Return the HdrHistogram of a recorded one.
+
+    Raises:
+        ValueError: the text is no HdrHistogram.
+    """
+    try:
+        return HdrHistogram.decode(recorded.hdr.encode("ascii"))
+    except (binascii.Error, UnicodeEncodeError, ValueError, IndexError, TypeError, KeyError) as error:
+        raise ValueError(f"not an HdrHistogram: {error}") from error
+
+
+def latency_of(recorded: Recorded) -> Latency:
+    """Return a histogram's percentiles, taken from the histogram itself."""
+    if not recorded.count:
+        return Latency()
+    at = open_histogram(recorded).get_percentile_to_value_dict(list(_PERCENTILES))
+    p50, p90, p99, p999 = (min(int(at[p]), round(recorded.max)) for p in _PERCENTILES)
+    return Latency(p50=p50, p90=p90, p99=p99, p999=p999, max=round(recorded.max), count=recorded.count)
+
+
+def latencies(histograms: dict[str, Recorded], evidence: Evidence) -> dict[str, Latency]:
+    """Return every histogram's percentiles; paid_to_delivered from the stores if nobody recorded it."""
+    found = {name: latency_of(recorded) for name, recorded in histograms.items()}
+    for name in ALWAYS_SHOWN:
+        found.setdefault(name, Latency())
+    if not found["paid_to_delivered"].count:
+        found["paid_to_delivered"] = _paid_to_delivered(evidence.postgres)
+    first = {name: number for number, name in enumerate(ALWAYS_SHOWN)}
+    return dict(sorted(found.items(), key=lambda item: (first.get(item[0], len(first)), item[0])))
+
+
+def _paid_to_delivered(postgres: PostgresState) -> Latency:
+    paid_ms = {event.order_id: event.at_ms for event in postgres.events if event.after == "paid"}
+    took = sorted(
+        max(0, d.delivered_ms - paid_ms[d.order_id]) * 1000
+        for d in postgres.deliveries
+        if d.line == 1 and d.order_id in paid_ms
+    )
+    if not took:
+        return Latency()
+    p50, p90, p99, p999 = (took[min(len(took) - 1, int(len(took) * p / 100))] for p in _PERCENTILES)
+    return Latency(p50=p50, p90=p90, p99=p99, p999=p999, max=took[-1], count=len(took))

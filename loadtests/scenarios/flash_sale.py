@@ -1,0 +1,199 @@
+"""The flash sale as a stock Locust file: one user whose only task dispatches every arrival of the plan.
+
+    FLASHPROOF_SECRET=… FLASHPROOF_SANDBOX_SECRET=… python -m locust -f loadtests/scenarios/flash_sale.py \
+        --headless --only-summary --loglevel WARNING --host http://127.0.0.1:8080 \
+        --fp-rate 2000 --fp-seconds 20 --fp-seed 1 --fp-out out/run
+
+Official seams only: a ``User``, ``init_command_line_parser``, ``init``, ``request`` and ``process_exit_code``.
+Exit codes: 0 the plan was run, 1 it was not, 3 the shop could not be reached, 64 bad usage.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import gevent
+import msgspec
+from locust import User, events, task
+from locust.exception import StopUser
+
+from core.clock import iso8601
+from core.ids import Names
+from core.settings import variable
+from loadtests.arrivals import Constant
+from loadtests.buyer import World, play
+from loadtests.client import Client, RefusedError
+from loadtests.contract import Wire
+from loadtests.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
+from loadtests.gateway import Gateway
+from loadtests.plan import Crowd
+from loadtests.recorder import Recorder
+
+ASK_CONNECTIONS_MOST: Final = 4_000
+WAIT_CONNECTIONS_MOST: Final = 4_000  # both together stay below the 10,000 files Locust asks the system for
+WARM_CONNECTIONS: Final = 64
+COLD_MOST: Final = 10_000
+PROGRESS_PREFIX: Final = "FLASHPROOF "
+EXIT_NOT_RUN, EXIT_NO_SHOP, EXIT_USAGE = 1, 3, 64
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The run's options, checked."""
+
+    host: str
+    port: int
+    arrivals: Constant
+    crowd: Crowd
+    out_dir: Path
+    drain_s: float
+    names: Names
+    sandbox_secret: bytes
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def add_options(parser: Any) -> None:
+    """Add the scenario's options to Locust's own."""
+    group = parser.add_argument_group("Flashproof")
+    group.add_argument("--fp-rate", type=float, default=2000.0, help="arrivals a second")
+    group.add_argument("--fp-seconds", type=float, default=20.0, help="how long arrivals come")
+    group.add_argument("--fp-seed", type=int, default=1, help="same seed, same crowd")
+    group.add_argument("--fp-out", default="out/load", help="directory for history.jsonl and the other files")
+    group.add_argument("--fp-cold", type=int, default=200, help="how many cold SKUs there are")
+    group.add_argument("--fp-hot-sku", default="hot", help="the SKU most buyers want")
+    group.add_argument(
+        "--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards"
+    )
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def check_options(environment: Any, **_: Any) -> None:
+    """Refuse bad options before anything is sent, in one line."""
+    if environment.parsed_options is None:
+        return
+    try:
+        environment.flashproof = read_options(environment.parsed_options)
+    except ValueError as error:
+        sys.stderr.write(f"flash_sale: {error}\n")
+        raise SystemExit(EXIT_USAGE) from error
+
+
+def read_options(parsed: Any) -> Options:
+    """Return the run's options.
+
+    Raises:
+        ValueError: one is missing or wrong; the message says which and what to write.
+    """
+    url = urlsplit(parsed.host or "")
+    if url.scheme != "http" or not url.hostname or url.path not in ("", "/"):
+        raise ValueError(f"--host must look like http://127.0.0.1:8080, not {parsed.host!r}")
+    if not 0 <= parsed.fp_cold <= COLD_MOST:
+        raise ValueError(f"--fp-cold must be 0 to {COLD_MOST}, not {parsed.fp_cold}")
+    if not 0 <= parsed.fp_drain <= 600:
+        raise ValueError(f"--fp-drain must be 0 to 600 seconds, not {parsed.fp_drain}")
+    return Options(
+        host=url.hostname,
+        port=url.port or 80,
+        arrivals=Constant(parsed.fp_rate, parsed.fp_seconds),
+        crowd=Crowd(parsed.fp_seed, parsed.fp_hot_sku, parsed.fp_cold),
+        out_dir=Path(parsed.fp_out),
+        drain_s=parsed.fp_drain,
+        names=Names(_secret("secret", 32)),
+        sandbox_secret=_secret("sandbox_secret", 16),
+    )
+
+
+def _secret(field: str, bytes_least: int) -> bytes:
+    name = variable(field)
+    secret = base64.b64decode(os.environ.get(name, ""), validate=True)
+    if len(secret) < bytes_least:
+        raise ValueError(f"{name} must be set to the shop's, base64 of {bytes_least} bytes or more")
+    return secret
+
+
+class FlashSale(User):  # type: ignore[misc]  # Locust is untyped here
+    """The one user; the crowd lives in its dispatcher."""
+
+    fixed_count = 1
+
+    @task  # type: ignore[untyped-decorator]
+    def sell_out(self) -> None:
+        """Run the plan once, write its files, and have Locust quit."""
+        environment = self.environment
+        environment.process_exit_code = EXIT_NOT_RUN
+        try:
+            environment.process_exit_code = run(environment, environment.flashproof)
+        finally:
+            gevent.spawn(environment.runner.quit)  # not from here: it kills this very greenlet
+        raise StopUser
+
+
+def run(environment: Any, options: Options) -> int:
+    """Run the sale against the shop and return the process's exit code."""
+    fire = environment.events.request.fire
+
+    def report(op: str, name: str, latency_us: int, length: int, error: str) -> None:
+        fire(
+            request_type=op,
+            name=name,
+            response_time=latency_us / 1000,
+            response_length=length,
+            exception=error or None,
+            context={},
+        )
+
+    try:
+        recorder = Recorder(options.out_dir, report)
+        clock = Clock()
+        ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST)
+        wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST)
+        ask.warm(WARM_CONNECTIONS)
+    except (OSError, RefusedError) as error:
+        sys.stderr.write(f"flash_sale: {options.host}:{options.port} or {options.out_dir}: {error}\n")
+        return EXIT_NO_SHOP
+    dispatcher = Dispatcher(
+        options.arrivals,
+        options.crowd.plan,
+        lambda plan, due_us: play(world, plan, due_us),
+        recorder,
+        clock,
+        drain_most_s=options.drain_s,
+        show=show,
+        waited=lambda: ask.waited + wait.waited,
+        iso=iso8601,
+    )
+    wire = Wire(f"{options.host}:{options.port}")
+    world = World(
+        wire=wire,
+        ask=ask.request,
+        wait=wait.request,
+        gateway=Gateway(options.sandbox_secret, wire, ask.request, recorder, clock, _sleep_us),
+        recorder=recorder,
+        names=options.names,
+        clock=clock,
+        sleep_us=_sleep_us,
+        spawn=dispatcher.spawn,
+    )
+    generated = dispatcher.run()
+    for client in (ask, wait):
+        client.close()
+    recorder.close()
+    encoded = msgspec.json.format(msgspec.json.encode(generated), indent=1) + b"\n"
+    (options.out_dir / "generator.json").write_bytes(encoded)
+    if dispatcher.first_fault:
+        sys.stderr.write(f"flash_sale: {generated.crashed} faults, the first:\n{dispatcher.first_fault}\n")
+    return 0 if generated.complete else EXIT_NOT_RUN
+
+
+def show(progress: Progress) -> None:
+    """Print one line of progress for whoever started the process."""
+    sys.stdout.write(f"{PROGRESS_PREFIX}{msgspec.json.encode(progress).decode()}\n")
+    sys.stdout.flush()
+
+
+def _sleep_us(pause_us: int) -> None:
+    gevent.sleep(pause_us / 1e6)

@@ -1,0 +1,216 @@
+"""What a run says of itself: how it was started (``run.json``), how the generator fared, and
+``summary.json``.
+
+``Summary`` is schema 1 of DESIGN.md, section 7. Its fields stay; more may come. Every number in it can be
+computed again from the raw files beside it, and ``flashproof verify`` does.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from loadtests.evidence import Finding
+
+SCHEMA: Final = 1
+Verdict = Literal["pass", "slow", "wrong", "void"]
+EXIT_CODE: Final[dict[Verdict, int]] = {"pass": 0, "slow": 1, "wrong": 2, "void": 3}
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Where it ran: words a reader can compare, no name and no path."""
+
+    cpu: str
+    cores: int
+    kernel: str
+    python: str
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that befell a process during the run, at an instant of the history's clock."""
+
+    at_us: int
+    what: str  # one short sentence: "kill -9 of the projector", "valkey came back after 0.8 s"
+    planned: bool = True  # False: nobody meant it, so the run cannot be judged
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scenario promises; None promises nothing. Missing one makes the run slow."""
+
+    accepted_p99_us: int | None = None
+    sold_out_p99_us: int | None = None
+    paid_to_delivered_p99_us: int | None = None
+    accepted_per_s: float | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json``: what was asked for, where, and what befell it; written when the run is over."""
+
+    run_id: str
+    scenario: str
+    seed: int
+    rate: float  # attempts a second asked for
+    seconds: float  # of arrivals
+    stock: int  # keys of the hot SKU
+    hot_sku: str
+    cold_skus: int
+    budgets: Budgets
+    machine: Machine
+    git_commit: str
+    started_at: str  # ISO 8601: the instant 0 of the history's clock
+    command: str  # what to type to run it again
+    wanted: list[str]  # names of loadtests.checkers.non_vacuity
+    versions: dict[str, str] = {}  # valkey, postgresql, locust, …
+    cpu_seconds: dict[str, float] = {}  # over the sale: server, worker, valkey, postgres, generator
+    incidents: list[Incident] = []
+    not_tested: list[str] = []  # sentences
+    quiet_after_s: float | None = None  # from the last arrival until all was quiet; None: it never was
+
+
+class WakeLag(msgspec.Struct, frozen=True, kw_only=True):
+    """How late the generator itself was, in µs."""
+
+    p50: float = 0
+    p99: float = 0
+    max: float = 0
+
+
+class Generator(msgspec.Struct, frozen=True, kw_only=True):
+    """``generator.json``: what the load generator says of itself."""
+
+    scheduled: int
+    sent: int
+    unsent: int
+    shed: int
+    cpu_max: float  # largest share of one core in any sample, 0 to 1
+    wake_lag_us: WakeLag
+    started_at: str | float = ""
+    elapsed_s: float = 0.0
+    outcomes: dict[str, int] = {}
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """One histogram of ``histograms.json``, in µs; ``hdr`` is HdrHistogram's own text and holds all of it."""
+
+    hdr: str
+    count: int
+    max: float
+    p50: float = 0
+    p90: float = 0
+    p99: float = 0
+    p999: float = 0
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles in µs."""
+
+    p50: int = 0
+    p90: int = 0
+    p99: int = 0
+    p999: int = 0
+    max: int = 0
+    count: int = 0
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """Planned arrivals, and what became of them."""
+
+    scheduled: int
+    sent: int
+    unsent: int
+    shed: int
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """Orders that ever reached a state, by PostgreSQL; one order may stand in several."""
+
+    accepted: int
+    paid: int
+    delivered: int
+    expired: int
+    cancelled: int
+    refund_due: int
+    refunds_due: int  # charges to give back; an order charged twice is delivered and has one
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """Card keys, all SKUs together."""
+
+    loaded: int
+    delivered: int
+    duplicated: int  # different keys that reached more than one line, order or buyer; anything but 0 is wrong
+    free: int
+    void: int
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Per second over the window of the sale; orders sold and refusals are never one number."""
+
+    accepted_per_s: float
+    refused_per_s: float
+    delivered_per_s: float
+    accepted_peak_per_s: float  # the best whole second
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """CPU microseconds for each accepted order, everything the role did included; None: not measured."""
+
+    server_cpu_us_per_order: float | None
+    valkey_cpu_us_per_order: float | None
+    postgres_cpu_us_per_order: float | None
+    worker_cpu_us_per_order: float | None
+
+
+class GeneratorHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the generator may be believed."""
+
+    valid: bool
+    cpu_max: float
+    wake_lag_us_p99: int
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """The sale on the history's clock: from the first place due to the last place answered, in µs."""
+
+    begin_us: int
+    end_us: int
+
+    @property
+    def seconds(self) -> float:
+        """Return its length, never zero."""
+        return max(self.end_us - self.begin_us, 1) / 1_000_000
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """``summary.json``: the whole run on one page."""
+
+    schema: int
+    run_id: str
+    scenario: str
+    seed: int
+    started_at: str
+    git_commit: str
+    machine: Machine
+    verdict: Verdict
+    reasons: list[str]  # each begins with the verdict it argues for; empty: pass
+    offered: Offered
+    outcomes: dict[str, int]  # how the first place attempt of each arrival ended, and `replayed` for all retries
+    place_answers: dict[str, int]  # every place attempt of the run, retries and all
+    orders: Orders
+    keys: Keys
+    rates: Rates
+    latency_us: dict[str, Latency]
+    cost: Cost
+    invariants: list[Finding]
+    non_vacuity: Finding
+    reached: dict[str, int]  # how often each interesting thing happened, wanted or not
+    generator: GeneratorHealth
+    window: Window
+    budgets: Budgets
+    asked: dict[str, float]  # rate, seconds, stock, cold_skus
+    command: str
+    versions: dict[str, str]
+    incidents: list[Incident]
+    not_tested: list[str]
+    quiet_after_s: float | None

@@ -287,9 +287,7 @@ class Deployment:
         """Start a part, unless it runs, and a thread that keeps it running."""
         watched = self._watched[name] = _Watched(name, part)
         part.start()
-        thread = threading.Thread(
-            target=self._keep_running, args=(watched,), name=f"watch-{name}", daemon=True
-        )
+        thread = threading.Thread(target=self._keep_running, args=(watched,), name=f"watch-{name}", daemon=True)
         thread.start()
         self._threads.append(thread)
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
+from core.backends.texts import text
 from core.errors import StoreUnavailable, StoreUnknown, UnfitStore
 from core.settings import CONNECT_TIMEOUT_S, STORE_TIMEOUT_S
 
@@ -78,7 +79,7 @@ async def migrate(connection: Connection) -> list[str]:
         )
         names = await unapplied(connection)
         for name in names:
-            await connection.execute((_MIGRATIONS / f"{name}.sql").read_text(encoding="utf-8"))
+            await connection.execute(text(f"backends/migrations/{name}.sql"))
             await connection.execute("INSERT INTO migrations (name) VALUES ($1)", name)
     return names
 

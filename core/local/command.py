@@ -56,7 +56,12 @@ class Secrets(msgspec.Struct, frozen=True):
 
 
 def main(argv: list[str]) -> int:
-    """Run both stores until SIGINT or SIGTERM and return the exit code: 0 stopped, 1 the stores gave up."""
+    """Run both stores until SIGINT or SIGTERM; return 0.
+
+    Raises:
+        BadInput: a wheel is missing, or the directory's secrets cannot be read.
+        Fault: a store cannot be started, is run by another process, or keeps dying.
+    """
     parser = argparse.ArgumentParser(
         prog="flashproof local", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,23 +75,19 @@ def main(argv: list[str]) -> int:
     stop = threading.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, lambda *_: stop.set())
-    try:
-        with LocalStores(directory) as stores:
-            env = write_environment(stores, keep_secrets(directory))
-            print(
-                _READY.format(
-                    env=shlex.quote(str(env)),
-                    valkey_log=stores.valkey.log_file,
-                    postgres_log=stores.postgres.log_file,
-                    directory=directory,
-                ),
-                flush=True,
-            )
-            watch(stores, stop, Restarts())
-            print("stopping ...", flush=True)
-    except Fault as fault:
-        print(f"flashproof local: {fault}", file=sys.stderr)
-        return 1
+    with LocalStores(directory) as stores:
+        env = write_environment(stores, keep_secrets(directory))
+        print(
+            _READY.format(
+                env=shlex.quote(str(env)),
+                valkey_log=stores.valkey.log_file,
+                postgres_log=stores.postgres.log_file,
+                directory=directory,
+            ),
+            flush=True,
+        )
+        watch(stores, stop, Restarts())
+        print("stopping ...", flush=True)
     return 0
 
 

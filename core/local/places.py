@@ -56,10 +56,13 @@ def private_home(directory: Path, name: str, account: Account | None) -> Path:
     temporary room instead, and `directory/name` becomes a link that shows where.
 
     Raises:
-        UnfitStore: the folder exists and belongs to somebody else, or no room can be used.
+        UnfitStore: the folder cannot be made, belongs to somebody else, or no room can be used.
     """
     directory = directory.absolute()
-    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnfitStore(f"{directory} cannot hold the stores: {error.strerror}") from error
     wanted = directory / name
     if wanted.is_symlink():
         return _private(wanted.readlink(), account)

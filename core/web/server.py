@@ -95,11 +95,11 @@ class Parent:
 
     async def _start(self) -> asyncio.subprocess.Process:
         fd = self._listening.fileno()
-        launcher = os.environ.get("FLASHPROOF_LAUNCHER", "core")
-        arguments = ("-m", launcher, "serve-worker", "--fd", str(fd), "--parent", str(self._pipe_read))
+        # Workers are started the way this process was, whatever stands before the verb.
+        launcher = sys.orig_argv[: sys.orig_argv.index("serve")]
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            *arguments,
+            *launcher,
+            *("serve-worker", "--fd", str(fd), "--parent", str(self._pipe_read)),
             pass_fds=(fd, self._pipe_read),
             stdin=asyncio.subprocess.DEVNULL,
             env=os.environ | to_environment(self._settings),

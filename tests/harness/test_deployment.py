@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from core.errors import BadInput, Fault
+from core.local.restarts import Restarts
 from core.local.server import wait_until
 from core.local.stores import LocalStores
 from core.settings import Settings
@@ -124,9 +125,7 @@ def test_a_shop_comes_up_whole_and_goes_down_in_order_leaving_nothing(shop: Shop
     with shop(private=True) as running:
         running.wait_ready(10)
         assert set(running.cpu_seconds()) == {"server", "work", "valkey", "postgres"}
-        everything = [
-            one for what in ("serve", "work", "valkey", "postgres") for one in family(running.pid(what))
-        ]
+        everything = [one for what in ("serve", "work", "valkey", "postgres") for one in family(running.pid(what))]
         assert len(everything) > 6  # two workers and PostgreSQL's own among them
         with redis.Redis.from_url(running.settings.valkey_url) as client:
             assert client.ping()
@@ -146,9 +145,7 @@ def test_whatever_is_killed_comes_back_and_is_written_down_as_planned(shop: Shop
         for what in first:
             assert running.kill(what)
         assert gone(workers), "serve's workers die with it"
-        assert wait_until(
-            lambda: all(running.pid(what) not in (None, pid) for what, pid in first.items()), 15
-        )
+        assert wait_until(lambda: all(running.pid(what) not in (None, pid) for what, pid in first.items()), 15)
         running.wait_ready(10)
         assert [(one.what, one.exit_code, one.planned) for one in running.incidents] == [
             (what, -signal.SIGKILL, True) for what in first
@@ -176,15 +173,12 @@ def test_a_graceful_restart_lets_the_part_finish(shop: Shop, journal: Path) -> N
         assert [(one.what, one.exit_code, one.planned) for one in running.incidents] == [("serve", 0, True)]
 
 
-def test_a_part_that_keeps_dying_is_given_up_with_its_last_words(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PAUSE_MOST_S", 0.01)
-    monkeypatch.setattr(module, "PAUSE_LEAST_S", 0.01)
+def test_a_part_that_keeps_dying_is_given_up_with_its_last_words(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Restarts", lambda: Restarts(most=2))
     running = shop(BROKEN="work")
     with running, pytest.raises(Fault, match="cannot go on"):
         running.wait_ready(20)
-    assert len(running.unplanned) == 11
+    assert len(running.unplanned) == 3
     assert {(one.what, one.exit_code) for one in running.unplanned} == {("work", 1)}
 
 
@@ -220,9 +214,7 @@ def test_a_store_that_is_not_ours_is_neither_killed_nor_stopped(shop: Shop, stor
 
 
 def test_a_failed_start_stops_what_had_begun(tmp_path: Path) -> None:
-    running = Deployment(
-        tmp_path / "run", launcher=[sys.executable, "-c", "import sys; sys.exit('no tables')"]
-    )
+    running = Deployment(tmp_path / "run", launcher=[sys.executable, "-c", "import sys; sys.exit('no tables')"])
     with pytest.raises(Fault, match="no tables"):
         running.start()
     assert not (running.directory / "stores" / "valkey").exists()

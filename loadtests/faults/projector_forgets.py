@@ -1,0 +1,32 @@
+"""A projector that skips one journal entry of placed orders and moves its cursor past it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from core.facts import Placed
+from core.sale.orders import project
+from core.sale.orders.project import Entry, Row
+
+_SKIPPED = 7  # which entry with placed orders is forgotten, counted from the process's start
+
+_read = project.read
+_seen = 0
+
+
+def _forgetful(entries: Iterable[Entry]) -> tuple[list[Row], list[tuple[int, int, int, str, bytes]]]:
+    global _seen
+    kept = []
+    for entry in entries:
+        rows, _ = _read([entry])
+        if any(isinstance(row.fact, Placed) for row in rows):
+            _seen += 1
+            if _seen == _SKIPPED:
+                continue
+        kept.append(entry)
+    return _read(kept)
+
+
+def plant() -> None:
+    """Make the projector forget."""
+    project.read = _forgetful

@@ -1,0 +1,107 @@
+"""Runs a scenario's Locust process and passes on what it says while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, Final
+
+import msgspec
+
+from core.errors import Fault
+from loadtests.parts import log_tail
+
+PREFIX: Final = b"FLASHPROOF "
+_SCENARIOS: Final = Path(__file__).resolve().parent / "scenarios"
+_STOP_S: Final = 10.0
+
+
+class GeneratorFailed(Fault):
+    """The load generator ended without running its plan; the run cannot be judged."""
+
+    code = "generator_failed"
+
+
+def run_locust(
+    scenario: str,
+    options: Mapping[str, str],
+    environment: Mapping[str, str],
+    log_file: Path,
+    most_s: float,
+    tick: Callable[[dict[str, Any] | None], None],
+) -> None:
+    """Run a scenario to its end.
+
+    Args:
+        scenario: file name below ``scenarios/``, without ``.py``.
+        options: Locust's and the scenario's command line, name (with dashes) to value.
+        environment: added to this process's.
+        log_file: where its standard error goes.
+        most_s: it is stopped after so many seconds.
+        tick: called with each progress message, and with None about five times a second.
+
+    Raises:
+        GeneratorFailed: it ended with another code than 0, or not in time; with the end of its log.
+    """
+    argv = [sys.executable, "-m", "locust", "-f", str(_SCENARIOS / f"{scenario}.py"), "--headless", "--only-summary"]
+    argv += ["--loglevel", "WARNING", *(word for pair in options.items() for word in pair)]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            argv,
+            env=os.environ | dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            _follow(process, most_s, tick)
+        finally:
+            _end(process)
+    if process.returncode != 0:
+        said = log_tail(log_file)
+        raise GeneratorFailed(f"the load generator ended with exit code {process.returncode}:\n{said}")
+
+
+def _follow(process: subprocess.Popen[bytes], most_s: float, tick: Callable[[dict[str, Any] | None], None]) -> None:
+    lines: Queue[bytes | None] = Queue()
+    threading.Thread(target=_read, args=(process, lines), daemon=True).start()
+    until = time.monotonic() + most_s
+    while time.monotonic() < until:
+        try:
+            line = lines.get(timeout=0.2)
+        except Empty:
+            tick(None)
+            continue
+        if line is None:
+            return
+        if line.startswith(PREFIX):
+            tick(msgspec.json.decode(line[len(PREFIX) :]))
+    raise GeneratorFailed(f"the load generator did not end within {most_s:.0f} s")
+
+
+def _read(process: subprocess.Popen[bytes], lines: Queue[bytes | None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line)
+    lines.put(None)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for kill in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            process.wait(timeout=_STOP_S if process.poll() is None and kill == signal.SIGKILL else 2.0)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, kill)
+        else:
+            return
+    process.wait(timeout=_STOP_S)

@@ -1,0 +1,293 @@
+"""``flashproof prove``: a whole flash sale on stores of its own, everything checked, the verdict printed.
+
+The order: stores, server and projector up → catalog and keys in → one Locust scenario with arrivals on an absolute plan →
+wait until all is quiet → ask every open question again → read both stores → judge from the files alone → report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from core.errors import BadInput, FlashproofError
+from core.settings import to_environment
+from loadtests import collect, judge
+from loadtests.deployment import CORE, Deployment
+from loadtests.faults import FAULTS
+from loadtests.kills import Kill, Timetable, parse_kills
+from loadtests.load import run_locust
+from loadtests.progress import Progress
+from loadtests.quiet import versions as stores_versions
+from loadtests.quiet import wait_quiet
+from loadtests.report.html import write_report
+from loadtests.report.terminal import print_summary
+from loadtests.resolve import resolve
+from loadtests.stage import HOT_SKU, set_stage
+from loadtests.summary import Budgets, Generator, Incident, Machine, Run
+
+EXIT_VOID: Final = 3
+ACCEPTED_P99_MS: Final = 100.0
+QUIET_MOST_S: Final = 30.0
+_DRAIN_S: Final = 20.0
+_WANTED: Final = ("sold_out", "replay", "conflict", "expiry", "resale", "late_payment", "limit", "delivery")
+_PACKAGES: Final = ("locust", "aiohttp", "uvloop", "redis", "asyncpg")
+_NOT_TESTED: Final = (
+    "More than one machine: load, server and stores shared this one's cores and its memory bus.",
+    "A real payment gateway: the sandbox signs callbacks as one would.",
+    "TLS, and a network between buyers and server.",
+)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for."""
+
+    rate: float
+    seconds: float
+    stock: int
+    seed: int
+    cold: int
+    workers: int
+    p99_ms: float
+    kills: tuple[Kill, ...]
+    fault: str
+    report: Path
+    command: str
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a whole flash sale with real stores, check everything, print the verdict.
+
+    Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (cannot be judged), 64 bad usage.
+    """
+    options = read_options(argv)
+    try:
+        options.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--report {options.report}: {error.strerror}") from error
+    progress = Progress(options.seconds)
+    try:
+        run_sale(options, progress)
+        progress.step("judging")
+        summary = judge.judge(judge.read_run(options.report))
+        judge.write_json(options.report / "summary.json", summary)
+        write_report(options.report)
+    except (FlashproofError, OSError) as error:
+        if isinstance(error, BadInput):
+            raise
+        progress.end()
+        sys.stderr.write(f"VOID: {error}\nlogs: {options.report / 'logs'}\n")
+        return EXIT_VOID
+    progress.end()
+    _point_latest(options.report)
+    print_summary(summary, options.report)
+    return judge.exit_code(summary)
+
+
+def read_options(argv: Sequence[str]) -> Options:
+    """Return the checked options.
+
+    Raises:
+        BadInput: one is out of bounds.
+    """
+    about, _, codes = (main.__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(prog="flashproof prove", description=about, epilog=" ".join(codes.split()))
+    add = parser.add_argument
+    add("--rate", type=float, default=2000.0, help="attempts a second (default 2000)")
+    add("--seconds", type=float, default=20.0, help="how long buyers arrive (default 20)")
+    add("--stock", type=int, default=10_000, help="keys of the hot SKU (default 10,000)")
+    add("--seed", type=int, default=1, help="the same seed gives the same crowd (default 1)")
+    add("--cold", type=int, default=200, help="how many other SKUs are on sale (default 200)")
+    add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
+    add("--p99-ms", type=float, default=ACCEPTED_P99_MS, help="budget: accepted orders' p99 (default 100)")
+    add("--kill", default="", metavar="PART@S,…", help="kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13")
+    add("--report", type=Path, metavar="DIR", help="where the run is written (default out/prove/<run id>)")
+    add("--fault", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    bounds = (
+        ("--rate", options.rate, 1, 50_000),
+        ("--seconds", options.seconds, 1, 3_600),
+        ("--stock", options.stock, 1, 1_000_000),
+        ("--seed", options.seed, 0, 2**31),
+        ("--cold", options.cold, 0, 1_000),
+        ("--workers", options.workers, 1, 64),
+        ("--p99-ms", options.p99_ms, 0.001, 60_000),
+    )
+    for name, value, least, most in bounds:
+        if not least <= value <= most:  # also refuses nan
+            raise BadInput(f"{name} must be from {least:,} to {most:,}, not {value}")
+    if options.fault and options.fault not in FAULTS:
+        raise BadInput(f"--fault: there are {', '.join(FAULTS)}")
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{options.seed}-{os.getpid()}"
+    return Options(
+        rate=options.rate,
+        seconds=options.seconds,
+        stock=options.stock,
+        seed=options.seed,
+        cold=options.cold,
+        workers=options.workers,
+        p99_ms=options.p99_ms,
+        kills=parse_kills(options.kill),
+        fault=options.fault,
+        report=options.report or Path("out/prove") / run_id,
+        command=shlex.join(["flashproof", "prove", *argv]),
+    )
+
+
+def run_sale(options: Options, progress: Progress) -> None:
+    """Run the sale and leave all evidence as files in the run's directory.
+
+    Raises:
+        Fault: a part could not be started, or the generator failed.
+    """
+    progress.step("starting stores and server")
+    launcher = (sys.executable, "-m", "loadtests.faults.plant", options.fault) if options.fault else CORE
+    with Deployment(options.report, workers=options.workers, launcher=launcher) as shop:
+        shop.wait_ready()
+        set_stage(shop.settings, options.stock, options.cold, progress.step)
+        cpu_before, began = shop.cpu_seconds(), time.time()
+        _generate(options, shop, progress)
+        cpu = {role: seconds - cpu_before.get(role, 0.0) for role, seconds in shop.cpu_seconds().items()}
+        sale_over = time.monotonic()
+        progress.step("waiting until all is quiet")
+        shop.wait_ready()
+        quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step)
+        progress.step("asking the open questions again")
+        resolve(options.report, shop.url, names_secret=shop.settings.secret, sandbox_secret=shop.settings.sandbox_secret)
+        quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step) and quiet
+        quiet_after_s = time.monotonic() - sale_over if quiet else None
+        progress.step("reading both stores")
+        states = asyncio.run(collect.collect(shop.settings.postgres_dsn, shop.settings.valkey_url))
+        versions = stores_versions(shop.settings) | {name: version(name) for name in _PACKAGES}
+    generator = msgspec.json.decode((options.report / "generator.json").read_bytes(), type=Generator)
+    judge.write_json(options.report / "postgres.json", states[0])
+    judge.write_json(options.report / "valkey.json", states[1])
+    incidents = [_incident(one, _started(generator, began)) for one in shop.incidents]
+    judge.write_json(options.report / "run.json", _run(options, generator, cpu, incidents, versions, quiet_after_s))
+
+
+def _generate(options: Options, shop: Deployment, progress: Progress) -> None:
+    timetable = Timetable(options.kills, shop.kill)
+    began: float | None = None
+
+    def tick(said: dict[str, Any] | None) -> None:
+        nonlocal began
+        if said is not None:
+            progress.sale(said)
+            if began is None:
+                began = time.monotonic() - float(said["elapsed_s"])
+        if began is not None:
+            timetable.due(time.monotonic() - began)
+
+    arguments = {
+        "--host": shop.url,
+        "--fp-rate": str(options.rate),
+        "--fp-seconds": str(options.seconds),
+        "--fp-seed": str(options.seed),
+        "--fp-cold": str(options.cold),
+        "--fp-hot-sku": HOT_SKU,
+        "--fp-out": str(options.report),
+        "--fp-drain": str(_DRAIN_S),
+    }
+    most_s = options.seconds + _DRAIN_S + 30.0
+    log = options.report / "logs" / "locust.log"
+    run_locust("flash_sale", arguments, to_environment(shop.settings), log, most_s, tick)
+
+
+def _started(generator: Generator, fallback: float) -> float:
+    """Return the instant 0 of the history's clock, in seconds since 1970."""
+    try:
+        return datetime.fromisoformat(str(generator.started_at)).timestamp()
+    except ValueError:
+        return fallback
+
+
+def _incident(one: Any, started: float) -> Incident:
+    said = "kill -9 of" if one.planned else "unplanned end of"
+    return Incident(at_us=round((one.at - started) * 1e6), what=f"{said} {one.what}", planned=one.planned)
+
+
+def _run(
+    options: Options,
+    generator: Generator,
+    cpu: dict[str, float],
+    incidents: list[Incident],
+    versions: dict[str, str],
+    quiet_after_s: float | None,
+) -> Run:
+    budget_us = None if options.kills else round(options.p99_ms * 1000)
+    not_tested = list(_NOT_TESTED)
+    if options.kills:
+        not_tested.append("Latency: processes were killed on purpose, so no latency budget applies.")
+    return Run(
+        run_id=options.report.name,
+        scenario="flash_sale",
+        seed=options.seed,
+        rate=options.rate,
+        seconds=options.seconds,
+        stock=options.stock,
+        hot_sku=HOT_SKU,
+        cold_skus=options.cold,
+        budgets=Budgets(accepted_p99_us=budget_us),
+        machine=_machine(),
+        git_commit=_git_commit(),
+        started_at=str(generator.started_at),
+        command=options.command,
+        wanted=list(_WANTED),
+        versions=versions,
+        cpu_seconds=cpu,
+        incidents=incidents,
+        not_tested=not_tested,
+        quiet_after_s=quiet_after_s,
+    )
+
+
+def _machine() -> Machine:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return Machine(
+        cpu=cpu,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        kernel=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
+
+
+def _git_commit() -> str:
+    """Return the commit of the tree this runs from, with ``+`` when it was changed, or nothing outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        dirty = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def _point_latest(report: Path) -> None:
+    """Let ``latest`` beside the run point at it, by one atomic rename."""
+    link = report.parent / "latest"
+    fresh = report.parent / f".latest-{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(report.name)
+    if link.is_dir() and not link.is_symlink():
+        fresh.unlink()
+        return
+    fresh.replace(link)

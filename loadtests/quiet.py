@@ -1,0 +1,69 @@
+"""Whether a shop is quiet: nothing left to project, to deliver or to expire. Cheap enough to ask four times a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from core.backends import postgres, valkey
+from core.backends.valkey import ROOT, SHARD
+from core.errors import FlashproofError
+from core.sale.orders import journal
+from core.sale.orders.stream import FACTS, parse_id
+from core.settings import Settings
+
+_AGAIN_S: Final = 0.25
+
+
+def wait_quiet(settings: Settings, most_s: float, waiting: Callable[[str], None]) -> bool:
+    """Return whether the shop became quiet within ``most_s`` seconds; ``waiting`` is told what it waits for."""
+    until = time.monotonic() + most_s
+    while time.monotonic() < until:
+        try:
+            left = asyncio.run(_left(settings))
+        except (FlashproofError, RedisError, OSError, TimeoutError):
+            left = "a store to come back"  # killed on purpose; its supervisor is bringing it back
+        if not left:
+            return True
+        waiting(f"waiting for {left}")
+        time.sleep(_AGAIN_S)
+    return False
+
+
+async def _left(settings: Settings) -> str:
+    """Return what is still under way, in words, or nothing."""
+    store = valkey.client(settings.valkey_url)
+    connection = await postgres.connect(settings.postgres_dsn)
+    try:
+        last = parse_id((await store.xinfo_stream(FACTS))["last-generated-id"])
+        if last != await journal.cursor(connection, SHARD) or await store.xlen(FACTS):
+            return "the projector"
+        due, live = await store.zcard(f"{ROOT}:due"), await store.hlen(f"{ROOT}:live")
+        return f"{max(due, live):,} orders not finished" if due or live else ""
+    finally:
+        connection.terminate()
+        await store.aclose()
+
+
+def versions(settings: Settings) -> dict[str, str]:
+    """Return the stores' versions."""
+    return asyncio.run(_versions(settings))
+
+
+async def _versions(settings: Settings) -> dict[str, str]:
+    store: redis.Redis = valkey.client(settings.valkey_url)
+    connection = await postgres.connect(settings.postgres_dsn)
+    try:
+        info = await store.info("server")
+        return {
+            "valkey": str(info.get("valkey_version") or info.get("redis_version")),
+            "postgresql": str(await connection.fetchval("SHOW server_version")),
+        }
+    finally:
+        connection.terminate()
+        await store.aclose()

@@ -46,7 +46,8 @@ class World(msgspec.Struct, frozen=True):
     names: Names  # hashes the keys shown
     clock: RunClock
     sleep_us: Callable[[int], None]
-    spawn: Callable[..., Handle]
+    spawn: Callable[..., None]  # starts something beside the buyer
+    ask_beside: Callable[..., Handle]  # the same, where the result is wanted
 
 
 class Story:
@@ -64,7 +65,7 @@ def play(world: World, plan: Plan, due_us: int) -> None:
     """Play one arrival to its end, from the instant it was due."""
     twin = None
     if plan.again == "at_once":
-        twin = world.spawn(_place, world, plan, "replay", due_us)
+        twin = world.ask_beside(_place, world, plan, "replay", due_us)
     placed = _place_until_known(world, plan, due_us)
     other = None
     if twin is not None:
@@ -113,9 +114,7 @@ def _place_until_known(world: World, plan: Plan, due_us: int) -> Placed | None:
     """Place the order; while nothing definite comes back, ask again with the same key, a few times."""
     why, intended_us = plan.why, due_us
     for tried in range(PLACE_RETRIES_MOST + 1):
-        placed, attempt, reply = _place(
-            world, plan, why if tried == 0 else "retry", intended_us, due_us=due_us
-        )
+        placed, attempt, reply = _place(world, plan, why if tried == 0 else "retry", intended_us, due_us=due_us)
         if tried == 0:
             world.recorder.first(_name(attempt))
         if placed is not None or attempt.result in ("shed", "unsent"):
@@ -257,9 +256,7 @@ def _watch(world: World, plan: Plan, placed: Placed, story: Story) -> None:
         intended_us = world.clock.now_us()
 
 
-def _track(
-    world: World, plan: Plan, placed: Placed, story: Story, why: str, intended_us: int, wait_s: int
-) -> Attempt:
+def _track(world: World, plan: Plan, placed: Placed, story: Story, why: str, intended_us: int, wait_s: int) -> Attempt:
     """Ask for the order's state once and record it, with the keyed hashes of the keys shown."""
     raw = world.wire.track(placed.order_id, placed.token, wait_s)
     reply = (world.wait if wait_s else world.ask)(raw, TRACK_TIMEOUT_S + wait_s)

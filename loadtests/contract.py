@@ -78,17 +78,11 @@ class Wire:
         """Take ``host:port``."""
         host = b" HTTP/1.1\r\nHost: " + authority.encode("ascii") + b"\r\n"
         json = b"Content-Type: application/json\r\n"
-        self._place = (
-            b"POST /v1/orders" + host + json + b"Idempotency-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
-        )
+        self._place = b"POST /v1/orders" + host + json + b"Idempotency-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
         self._track = b"GET /v1/orders/%b%b" + host + b"Authorization: Bearer %b\r\n\r\n"
         self._cancel = b"DELETE /v1/orders/%b" + host + b"Authorization: Bearer %b\r\n\r\n"
         self._callback = (
-            b"POST "
-            + CALLBACK_PATH.encode()
-            + host
-            + json
-            + b"X-Signature: %b\r\nContent-Length: %d\r\n\r\n%b"
+            b"POST " + CALLBACK_PATH.encode() + host + json + b"X-Signature: %b\r\nContent-Length: %d\r\n\r\n%b"
         )
 
     def place(self, idempotency_key: str, sku: str, buyer: str, quantity: int) -> bytes:
@@ -121,9 +115,7 @@ def judge(reply: Reply) -> tuple[Result, str]:
     if 200 <= reply.status < 300:
         return "ok", ""
     told = reply.headers.get(b"x-outcome", b"")
-    if told == b"unknown" or not (
-        400 <= reply.status < 500 or (reply.status >= 500 and told == b"not-executed")
-    ):
+    if told == b"unknown" or not (400 <= reply.status < 500 or (reply.status >= 500 and told == b"not-executed")):
         return "unknown", problem_code(reply)
     return "fail", problem_code(reply)
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import gc
 import time
-import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import gevent
 import msgspec
 
 from loadtests.alarm import Alarm
 from loadtests.arrivals import Arrivals
+from loadtests.crew import Crew
 from loadtests.history import Attempt, Result
 from loadtests.plan import Plan
 from loadtests.recorder import Buckets, Recorder
@@ -111,6 +111,7 @@ class Dispatcher:
     def __init__(
         self,
         arrivals: Arrivals,
+        crew: Crew,
         plan: Callable[[int], Plan],
         play: Callable[[Plan, int], None],
         recorder: Recorder,
@@ -126,6 +127,7 @@ class Dispatcher:
 
         Args:
             arrivals: when arrivals are due.
+            crew: runs them; what arrivals start beside themselves should run there too, to be cut off at the end.
             plan: what arrival ``number`` does.
             play: plays it; must record its own attempts.
             recorder: gets shed and unsent arrivals, and is flushed here.
@@ -136,50 +138,21 @@ class Dispatcher:
             waited: requests that had to wait for a connection so far.
             iso: milliseconds since 1970 as ISO 8601.
         """
-        self._arrivals, self._plan, self._play = arrivals, plan, play
+        self._arrivals, self._crew, self._plan, self._play = arrivals, crew, plan, play
         self._recorder, self._clock, self._show = recorder, clock, show
         self._under_way_most, self._drain_most_s = under_way_most, drain_most_s
         self._waited, self._iso = waited, iso
-        self._running: set[Any] = set()
         self._begun = 0  # arrivals the loop has taken from the plan, sent or shed
-        self._under_way = self._shed = self._crashed = 0
+        self._under_way = self._shed = 0
         self._lag, self._phase = Buckets(), "sale"
         self._cpu = self._cpu_max = 0.0
-        self.first_fault = ""  # the traceback of the first crashed arrival
-
-    # --- greenlets ------------------------------------------------------------------------------------------
-
-    def spawn(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Start something beside an arrival, cut off with all others at the end; ``.get()`` waits for it."""
-        greenlet = gevent.Greenlet(self._guarded, function, *arguments)
-        self._running.add(greenlet)
-        greenlet.start()
-        return greenlet
-
-    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except Exception:  # noqa: BLE001  # counted, shown, and the run is void
-            self._fault()
-            return None
-        finally:
-            self._running.discard(gevent.getcurrent())
 
     def _arrive(self, number: int, due_us: int) -> None:
         try:
             self._lag.add(self._clock.now_us() - due_us)
             self._play(self._plan(number), due_us)
-        except Exception:  # noqa: BLE001  # counted, shown, and the run is void
-            self._fault()
         finally:
             self._under_way -= 1
-            self._running.discard(gevent.getcurrent())
-
-    def _fault(self) -> None:
-        """A fault of the generator itself: the run goes on, and ends as one that cannot be judged."""
-        self._crashed += 1
-        if not self.first_fault:
-            self.first_fault = traceback.format_exc()
 
     # --- the run --------------------------------------------------------------------------------------------
 
@@ -206,13 +179,13 @@ class Dispatcher:
             elapsed_us = self._clock.now_us()
             cpu_mean = (time.process_time_ns() - process_ns) / 1000 / max(1, elapsed_us)
             left = self._under_way
-            gevent.killall(list(self._running), block=True, timeout=CUT_OFF_S)
+            self._crew.cut_off(CUT_OFF_S)
             self._write_unsent()
         return self._result(complete, sale_us or elapsed_us, elapsed_us, left, cpu_mean)
 
     def _dispatch(self) -> bool:
         """Walk the plan and return whether all of it was taken."""
-        alarm, burst = Alarm(), 0
+        alarm, burst, start = Alarm(), 0, self._crew.start
         pace, due_us, now_us = self._arrivals.pace, self._arrivals.due_us, self._clock.now_us
         try:
             while True:
@@ -231,13 +204,13 @@ class Dispatcher:
                     self._not_sent(number, "shed")
                 else:
                     self._under_way += 1
-                    self._running.add(gevent.spawn_raw(self._arrive, number, due_us(number)))
+                    start(self._arrive, number, due_us(number))
         finally:
             alarm.close()
 
     def _drain(self) -> None:
         end_us = self._clock.now_us() + int(self._drain_most_s * 1_000_000)
-        while self._running and self._clock.now_us() < end_us:
+        while self._crew.busy and self._clock.now_us() < end_us:
             gevent.sleep(0.02)
 
     def _not_sent(self, number: int, result: Result) -> None:
@@ -283,9 +256,7 @@ class Dispatcher:
 
     def _progress(self, now_us: int) -> Progress:
         firsts = self._recorder.firsts
-        going_well = sum(
-            firsts.get(word, 0) for word in ("accepted", "replayed", "unknown", "shed", "unsent")
-        )
+        going_well = sum(firsts.get(word, 0) for word in ("accepted", "replayed", "unknown", "shed", "unsent"))
         return Progress(
             elapsed_s=round(now_us / 1e6, 2),
             phase=self._phase,
@@ -305,16 +276,13 @@ class Dispatcher:
         unsent, shed = outcomes.get("unsent", 0), outcomes.get("shed", 0)
         sent, lag = total - unsent - shed, self._lag.summary()
         counted = sum(outcomes.values())
-        if counted != total and not self.first_fault:
-            self._crashed += abs(total - counted)
-            self.first_fault = f"{total} arrivals were scheduled but {counted} are accounted for"
         return Generated(
-            complete=complete and not self.first_fault,
+            complete=complete and not self._crew.faults and counted == total,
             scheduled=total,
             sent=sent,
             unsent=unsent,
             shed=shed,
-            crashed=self._crashed,
+            crashed=self._crew.faults,
             left=left,
             requests=self._recorder.requests,
             waited_for_connection=self._waited(),

@@ -119,9 +119,7 @@ def callback_body(charge: Charge, event_id: str, status: str, started_unix_us: i
     )
 
 
-def callback_attempt(
-    charge: Charge, payer: Payer, event_id: str, why: str, intended_us: int, reply: Reply
-) -> Attempt:
+def callback_attempt(charge: Charge, payer: Payer, event_id: str, why: str, intended_us: int, reply: Reply) -> Attempt:
     """Return the history's line for one callback and its answer."""
     result, outcome = contract.judge(reply)
     if result == "ok":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -70,8 +70,8 @@ def read_charges(path: Path) -> Iterator[Charge]:
     yield from _lines(path, Charge)
 
 
-def _lines(path: Path, kind: type) -> Iterator:  # type: ignore[type-arg]
-    decoder = msgspec.json.Decoder(kind)
+def _lines(path: Path, kind: type[Any]) -> Iterator[Any]:
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:

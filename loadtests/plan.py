@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, Final, Literal
 
 import msgspec
@@ -35,6 +38,21 @@ _DRAWS: Final = struct.Struct("<16I")
 Ending = Literal["pay", "never", "late", "cancel"]
 Watch = Literal["early", "after", "poll", "none"]
 Callbacks = Literal["once", "twice", "twice_later", "started_after"]
+
+
+def _choice(*shares: tuple[float, str], rest: str) -> Callable[[int], Any]:
+    """Return what picks a word by a 32-bit draw, each with its share, else ``rest``."""
+    edges = tuple(int(edge * _WHOLE) for edge in accumulate(share for share, _ in shares))
+    words = (*(word for _, word in shares), rest)
+    return lambda draw: words[bisect_right(edges, draw)]
+
+
+_AGAIN: Final = _choice((AGAIN_SHARE / 2, "at_once"), (AGAIN_SHARE / 2, "after"), rest="")
+_ENDING: Final = _choice((NEVER_PAY_SHARE, "never"), (PAY_LATE_SHARE, "late"), (CANCEL_SHARE, "cancel"), rest="pay")
+_WATCH: Final = _choice((WATCH_EARLY_SHARE, "early"), (WATCH_AFTER_SHARE, "after"), (POLL_SHARE, "poll"), rest="none")
+_CALLBACKS: Final = _choice(
+    (TWICE_SHARE / 2, "twice"), (TWICE_SHARE / 2, "twice_later"), (STARTED_SHARE, "started_after"), rest="once"
+)
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
@@ -90,31 +108,13 @@ class Crowd:
             sku=sku,
             quantity=quantity,
             idempotency_key=f"k{self._seed}-{number}",
-            again=_pick(again, (AGAIN_SHARE / 2, "at_once"), (AGAIN_SHARE / 2, "after"), rest=""),
+            again=_AGAIN(again),
             conflict=other_order,
-            ending=_pick(
-                ending,
-                (NEVER_PAY_SHARE, "never"),
-                (PAY_LATE_SHARE, "late"),
-                (CANCEL_SHARE, "cancel"),
-                rest="pay",
-            ),
+            ending=_ENDING(ending),
             think_us=think * THINK_MOST_US // _WHOLE,
             late_us=300_000 + late * 700_000 // _WHOLE,
-            watch=_pick(
-                watch,
-                (WATCH_EARLY_SHARE, "early"),
-                (WATCH_AFTER_SHARE, "after"),
-                (POLL_SHARE, "poll"),
-                rest="none",
-            ),
-            callbacks=_pick(
-                calls,
-                (TWICE_SHARE / 2, "twice"),
-                (TWICE_SHARE / 2, "twice_later"),
-                (STARTED_SHARE, "started_after"),
-                rest="once",
-            ),
+            watch=_WATCH(watch),
+            callbacks=_CALLBACKS(calls),
             gap_us=1_000_000 + gap * 2_000_000 // _WHOLE,
             jitter=jitter / _WHOLE,
         )
@@ -139,12 +139,3 @@ def cold_skus(count: int) -> tuple[str, ...]:
 def backoff_us(tries: int, jitter: float, base_us: int = 100_000, most_us: int = 2_000_000) -> int:
     """Return the pause before retry ``tries`` (from 1): doubling, bounded, spread over 50..100 % of itself."""
     return int(min(most_us, base_us * 2 ** min(tries - 1, 20)) * (0.5 + jitter / 2))
-
-
-def _pick(draw: int, *shares: tuple[float, str], rest: str) -> Any:
-    edge = 0.0
-    for share, word in shares:
-        edge += share * _WHOLE
-        if draw < edge:
-            return word
-    return rest

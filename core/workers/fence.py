@@ -7,7 +7,7 @@ selling closed, and the projector, which alone holds the shard, does this:
 1. close: epoch 0, so that no script changes anything meanwhile;
 2. look that PostgreSQL is not older than what was trimmed from the journal;
 3. project the whole tail;
-4. make stock, per-buyer counts and live orders agree (``sale/stock/agree.py``);
+4. make stock, per-buyer counts and live orders agree (``workers/agree.py``);
 5. open a new epoch, noted in PostgreSQL first;
 6. raise the imports whose command died before their stock was raised.
 
@@ -29,9 +29,9 @@ from core.sale.catalog.product import Product
 from core.sale.catalog.store import write_rules
 from core.sale.orders import journal
 from core.sale.orders.stream import FACTS, next_id, parse_id
-from core.sale.stock.agree import agree
 from core.sale.stock.raise_units import raise_units
 from core.telemetry import EPOCH, log
+from core.workers.agree import agree
 
 _META: Final = f"{ROOT}:meta"
 _PAGE: Final = 1_000

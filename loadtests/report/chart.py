@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Final
 
 WIDTH: Final = 720
@@ -92,7 +93,7 @@ def lines_over_time(
     known = [value for _, values in lines for value in values if value is not None and value > 0]
     x, y, ticks = _latency_plane(at_s[0], at_s[-1], known)
     body = [_y_axis([(y(tick), duration(tick)) for tick in ticks]), _seconds_axis(at_s, x)]
-    middle = [(a + b) / 2 for a, b in zip(at_s, at_s[1:], strict=False)]
+    middle = [(a + b) / 2 for a, b in pairwise(at_s)]
     for number, (name, values) in enumerate(lines):
         for piece in _pieces(middle, values):
             path = _path([(x(second), y(value)) for second, value in piece])
@@ -103,7 +104,7 @@ def lines_over_time(
 
 
 def spectrum(lines: Sequence[tuple[str, Sequence[Point]]], budget_us: float | None, title: str) -> str:
-    """Return the percentile spectrum: (1 / (1 - quantile), µs) on two log axes, 90 % as far from 99 % as that from 99.9 %."""
+    """Return the percentile spectrum: (1 / (1 - quantile), µs), on two log axes."""
     points = [point for _, line in lines for point in line]
     nines = max((point[0] for point in points), default=10.0)
     known = [point[1] for point in points if point[1] > 0] + ([budget_us] if budget_us else [])

@@ -29,6 +29,7 @@ from loadtests.arrivals import Constant
 from loadtests.buyer import World, play
 from loadtests.client import Client, RefusedError
 from loadtests.contract import Wire
+from loadtests.crew import Crew
 from loadtests.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
 from loadtests.gateway import Gateway
 from loadtests.plan import Crowd
@@ -65,9 +66,7 @@ def add_options(parser: Any) -> None:
     group.add_argument("--fp-out", default="out/load", help="directory for history.jsonl and the other files")
     group.add_argument("--fp-cold", type=int, default=200, help="how many cold SKUs there are")
     group.add_argument("--fp-hot-sku", default="hot", help="the SKU most buyers want")
-    group.add_argument(
-        "--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards"
-    )
+    group.add_argument("--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
@@ -155,8 +154,10 @@ def run(environment: Any, options: Options) -> int:
     except (OSError, RefusedError) as error:
         sys.stderr.write(f"flash_sale: {options.host}:{options.port} or {options.out_dir}: {error}\n")
         return EXIT_NO_SHOP
+    crew = Crew()
     dispatcher = Dispatcher(
         options.arrivals,
+        crew,
         options.crowd.plan,
         lambda plan, due_us: play(world, plan, due_us),
         recorder,
@@ -176,7 +177,8 @@ def run(environment: Any, options: Options) -> int:
         names=options.names,
         clock=clock,
         sleep_us=_sleep_us,
-        spawn=dispatcher.spawn,
+        spawn=crew.start,
+        ask_beside=crew.ask,
     )
     generated = dispatcher.run()
     for client in (ask, wait):
@@ -184,8 +186,8 @@ def run(environment: Any, options: Options) -> int:
     recorder.close()
     encoded = msgspec.json.format(msgspec.json.encode(generated), indent=1) + b"\n"
     (options.out_dir / "generator.json").write_bytes(encoded)
-    if dispatcher.first_fault:
-        sys.stderr.write(f"flash_sale: {generated.crashed} faults, the first:\n{dispatcher.first_fault}\n")
+    if crew.faults:
+        sys.stderr.write(f"flash_sale: {crew.faults} faults, the first:\n{crew.first_fault}\n")
     return 0 if generated.complete else EXIT_NOT_RUN
 
 

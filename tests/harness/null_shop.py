@@ -137,9 +137,7 @@ class Shop:
 
 
 def placed(order: Order) -> bytes:
-    return msgspec.json.encode(
-        order.fields() | {"token": "6553f100." + "A" * 24, "pay_url": "/pay/" + order.id}
-    )
+    return msgspec.json.encode(order.fields() | {"token": "6553f100." + "A" * 24, "pay_url": "/pay/" + order.id})
 
 
 def told(outcome: str, order: Order) -> bytes:

@@ -1,0 +1,105 @@
+"""The last words of a run: what it is worth and why, on one screen of 80 by 24, with colour or without."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from loadtests.report.chart import duration
+from loadtests.summary import EXIT_CODE, Summary, Verdict
+
+LINES_MOST: Final = 22  # of 24: the prompt and the command before it want theirs
+REASONS_MOST: Final = 4
+_COLOUR: Final[dict[Verdict, str]] = {"pass": "green", "slow": "yellow", "wrong": "red", "void": "magenta"}
+_SAYS: Final[dict[Verdict, str]] = {
+    "pass": "every invariant holds, every budget is kept",
+    "slow": "every invariant holds, a budget was missed",
+    "wrong": "an invariant is broken",
+    "void": "this run cannot be judged",
+}
+
+
+def last_words(summary: Summary, where: str, width: int = 80) -> Group:
+    """Return what is printed when a run is over.
+
+    Args:
+        summary: the judged run.
+        where: the report's path, as the reader may type it.
+        width: columns there are.
+    """
+    lines = [_headline(summary), Text()]
+    lines += [Text(_cut(f"  {reason}", width - 1)) for reason in summary.reasons[:REASONS_MOST]]
+    if len(summary.reasons) > REASONS_MOST:
+        lines.append(Text(f"  … and {len(summary.reasons) - REASONS_MOST} more reasons in the report"))
+    if summary.reasons:
+        lines.append(Text())
+    lines += [_row(name, value, width) for name, value in _figures(summary)]
+    lines += [Text(), _row("report", where, max(width, len(where) + 20))]
+    return Group(*lines)
+
+
+def show(summary: Summary, where: str, console: Console | None = None) -> None:
+    """Print the last words; without a terminal, the same words without colour."""
+    out = console or Console()
+    out.print(last_words(summary, where, min(out.width, 100)), soft_wrap=True)
+
+
+def _headline(summary: Summary) -> Text:
+    colour = _COLOUR[summary.verdict]
+    text = Text(f" {summary.verdict.upper()} ", style=f"bold reverse {colour}")
+    text.append(f"  {_SAYS[summary.verdict]}", style="not bold not reverse")
+    return text.append(f" (exit code {EXIT_CODE[summary.verdict]})", style="not bold not reverse dim")
+
+
+def _figures(summary: Summary) -> list[tuple[str, str]]:
+    offered, orders, keys, rates = summary.offered, summary.orders, summary.keys, summary.rates
+    accepted, sold_out = summary.latency_us["accepted"], summary.latency_us["sold_out"]
+    delivered = summary.latency_us["paid_to_delivered"]
+    lost = f", {offered.shed:,} shed, {offered.unsent:,} unsent" if offered.shed or offered.unsent else ""
+    held = sum(1 for finding in summary.invariants if finding.holds)
+    looked = sum(finding.checked for finding in summary.invariants)
+    return [
+        ("run", f"{summary.scenario}, seed {summary.seed}, {summary.window.seconds:.1f} s, {summary.run_id}"),
+        ("offered", f"{offered.sent:,} of {offered.scheduled:,} arrivals sent{lost}"),
+        (
+            "sold",
+            f"{orders.accepted:,} orders, {rates.accepted_per_s:,.0f}/s (best second {rates.accepted_peak_per_s:,.0f})",
+        ),
+        ("refused", f"{rates.refused_per_s:,.0f}/s; unknown {summary.outcomes.get('unknown', 0):,}"),
+        (
+            "keys",
+            f"{keys.delivered:,} of {keys.loaded:,} delivered, {rates.delivered_per_s:,.0f}/s, {keys.duplicated} twice",
+        ),
+        (
+            "came back",
+            f"{orders.expired:,} expired, {orders.cancelled:,} cancelled, {summary.reached.get('resale', 0):,} sold again",
+        ),
+        ("refunds due", f"{orders.refunds_due:,} charges"),
+        ("accepted", _latency(accepted.p50, accepted.p99, accepted.p999)),
+        ("sold out", _latency(sold_out.p50, sold_out.p99, sold_out.p999)),
+        ("to the key", _latency(delivered.p50, delivered.p99, delivered.p999)),
+        ("invariants", f"{held} of {len(summary.invariants)} hold, {looked:,} things looked at"),
+        ("generator", _generator(summary)),
+    ]
+
+
+def _latency(p50: int, p99: int, p999: int) -> str:
+    return f"p50 {duration(p50)}   p99 {duration(p99)}   p99.9 {duration(p999)}"
+
+
+def _generator(summary: Summary) -> str:
+    generator = summary.generator
+    lag = duration(generator.wake_lag_us_p99)
+    return f"{'fit' if generator.valid else 'NOT FIT'}, CPU at most {generator.cpu_max:.0%}, woke up {lag} late at p99"
+
+
+def _row(name: str, value: str, width: int) -> Text:
+    return Text(f"  {name:<12}", style="dim").append(_cut(value, width - 15), style="not dim")
+
+
+def _cut(text: str, most: int) -> str:
+    flat = " ".join(text.split()) if text.strip() else ""
+    lead = text[: len(text) - len(text.lstrip())]
+    return lead + (flat if len(flat) + len(lead) <= most else flat[: most - len(lead) - 1] + "…")

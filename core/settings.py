@@ -22,6 +22,7 @@ BUYER_CHARS_MOST: Final = 128
 IDEMPOTENCY_KEY_CHARS_MOST: Final = 128
 EVENT_ID_CHARS_MOST: Final = 128
 QUANTITY_MOST: Final = 100  # units in one order, whatever the product allows
+CONNECTIONS_MOST: Final = 50_000  # open at once on one worker; beyond it they wait in the kernel's queue
 WAIT_MOST_S: Final = 30.0  # a long poll ends by itself
 WAITERS_MOST: Final = 50_000  # long polls one worker holds
 PAGE_MOST: Final = 500  # products in one answer

@@ -16,7 +16,7 @@ from core.sale.orders.order import SETTLED, State
 from loadtests import contract
 from loadtests.contract import Placed, Reply, Wire
 from loadtests.gateway import CALLBACK_TRIES_MOST, Ask, Gateway, Payer, RunClock
-from loadtests.history import Attempt, Charge
+from loadtests.history import Attempt, Charge, Op
 from loadtests.plan import Plan, backoff_us
 from loadtests.recorder import Recorder
 
@@ -260,20 +260,11 @@ def _track(world: World, plan: Plan, placed: Placed, story: Story, why: str, int
     """Ask for the order's state once and record it, with the keyed hashes of the keys shown."""
     raw = world.wire.track(placed.order_id, placed.token, wait_s)
     reply = (world.wait if wait_s else world.ask)(raw, TRACK_TIMEOUT_S + wait_s)
-    result, outcome = contract.judge(reply)
-    hashes: tuple[str, ...] = ()
-    if result == "ok":
-        read = contract.read_tracked(reply)
-        if read is None:
-            result, outcome = "unknown", contract.MALFORMED
-        else:
-            outcome = read[0]
-            hashes = tuple([world.names.key_hash(key).hex() for key in read[1]])
-    attempt = _follow_up("track", plan, placed, why, intended_us, reply, result, outcome, hashes)
+    attempt = state_attempt("track", why, reply, plan.number, plan.buyer, placed, intended_us, world.names)
     _note(world, why, attempt, reply)
-    if hashes and not story.shown:
+    if attempt.keys and not story.shown:
         story.shown = True
-        world.recorder.keys_shown += len(hashes)
+        world.recorder.keys_shown += len(attempt.keys)
         if story.paid_us and wait_s:
             world.recorder.latency("paid_to_delivered", reply.done_us - story.paid_us)
     return attempt
@@ -282,35 +273,28 @@ def _track(world: World, plan: Plan, placed: Placed, story: Story, why: str, int
 def _cancel(world: World, plan: Plan, placed: Placed) -> None:
     intended_us = world.clock.now_us()
     reply = world.ask(world.wire.cancel(placed.order_id, placed.token), TRACK_TIMEOUT_S)
-    result, outcome = contract.judge(reply)
-    if result == "ok":
-        read = contract.read_tracked(reply)
-        result, outcome = ("ok", read[0]) if read else ("unknown", contract.MALFORMED)
-    attempt = _follow_up("cancel", plan, placed, "cancel", intended_us, reply, result, outcome, ())
+    attempt = state_attempt("cancel", "cancel", reply, plan.number, plan.buyer, placed, intended_us, world.names)
     _note(world, "cancel", attempt, reply)
 
 
-def _note(world: World, prefix: str, attempt: Attempt, reply: Reply) -> None:
-    name = "" if reply.error in contract.NEVER_SENT else f"{prefix}_{_name(attempt)}"
-    world.recorder.note(attempt, name, length=len(reply.body))
-
-
-def _follow_up(
-    op: Any,
-    plan: Plan,
-    placed: Placed,
-    why: str,
-    intended_us: int,
-    reply: Reply,
-    result: Any,
-    outcome: str,
-    keys: tuple[str, ...],
+def state_attempt(
+    op: Op, why: str, reply: Reply, arrival: int, buyer: str, placed: Placed, intended_us: int, names: Names
 ) -> Attempt:
+    """Return the history's line for a request that is answered with the order's state: track and cancel."""
+    result, outcome = contract.judge(reply)
+    hashes: tuple[str, ...] = ()
+    if result == "ok":
+        read = contract.read_tracked(reply)
+        if read is None:
+            result, outcome = "unknown", contract.MALFORMED
+        else:
+            outcome = read[0]
+            hashes = tuple([names.key_hash(key).hex() for key in read[1]])
     return Attempt(
-        arrival=plan.number,
+        arrival=arrival,
         op=op,
         why=why,
-        buyer=plan.buyer,
+        buyer=buyer,
         sku=placed.sku,
         quantity=placed.quantity,
         order_id=placed.order_id,
@@ -320,8 +304,13 @@ def _follow_up(
         result="unsent" if reply.error == contract.CUT_EARLY else result,
         status=reply.status,
         outcome=outcome,
-        keys=keys,
+        keys=hashes,
     )
+
+
+def _note(world: World, prefix: str, attempt: Attempt, reply: Reply) -> None:
+    name = "" if reply.error in contract.NEVER_SENT else f"{prefix}_{_name(attempt)}"
+    world.recorder.note(attempt, name, length=len(reply.body))
 
 
 def _sleep_until(world: World, at_us: int) -> None:

@@ -252,12 +252,7 @@ class Client:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(self._address)
-            _wait_writable(sock, time.monotonic_ns() + int(min(timeout_s, self._connect_timeout_s) * 1e9))
-            failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if failed:
-                raise OSError(failed, os.strerror(failed))
+            _connect(sock, self._address, min(timeout_s, self._connect_timeout_s))
         except BaseException as error:
             sock.close()
             self._release(None)
@@ -285,6 +280,15 @@ def _send(sock: socket.socket, raw: bytes) -> int:
         return sock.send(raw)
     except BlockingIOError:
         return 0
+
+
+def _connect(sock: socket.socket, address: Any, timeout_s: float) -> None:
+    with contextlib.suppress(BlockingIOError):
+        sock.connect(address)
+    _wait_writable(sock, time.monotonic_ns() + int(timeout_s * 1e9))
+    failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if failed:
+        raise OSError(failed, os.strerror(failed))
 
 
 def _wait_writable(sock: socket.socket, deadline_ns: int) -> None:

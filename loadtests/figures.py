@@ -7,11 +7,12 @@ counted apart, so that scheduled = Σ outcomes + shed + unsent holds to the last
 
 from __future__ import annotations
 
-import binascii
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from hdrh.codec import HdrCookieException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
 from core.clock import parse_iso8601
@@ -35,6 +36,7 @@ FIRST: Final = frozenset({"first", "over_limit"})  # what the schedule itself se
 AFTERWARDS: Final = frozenset({"resolve"})  # asked after the sale, to close open questions; never part of a rate
 DECIDED_REFUSALS: Final = frozenset({"sold_out", "limit_reached", "sale_not_open", "sale_closed"})
 ALWAYS_SHOWN: Final = ("accepted", "sold_out", "paid_to_delivered")
+_BROKEN: Final = (ValueError, RuntimeError, IndexError, TypeError, zlib.error, HdrCookieException, HdrLengthException)
 _PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 
 
@@ -166,8 +168,8 @@ def open_histogram(recorded: Recorded) -> Any:
     """
     try:
         return HdrHistogram.decode(recorded.hdr.encode("ascii"))
-    except (binascii.Error, UnicodeEncodeError, ValueError, IndexError, TypeError, KeyError) as error:
-        raise ValueError(f"not an HdrHistogram: {error}") from error
+    except _BROKEN as error:
+        raise ValueError(f"not an HdrHistogram ({error})") from error
 
 
 def latency_of(recorded: Recorded) -> Latency:
@@ -180,8 +182,17 @@ def latency_of(recorded: Recorded) -> Latency:
 
 
 def latencies(histograms: dict[str, Recorded], evidence: Evidence) -> dict[str, Latency]:
-    """Return every histogram's percentiles; paid_to_delivered from the stores if nobody recorded it."""
-    found = {name: latency_of(recorded) for name, recorded in histograms.items()}
+    """Return every histogram's percentiles; paid_to_delivered from the stores if nobody recorded it.
+
+    Raises:
+        ValueError: one is no histogram; the message names it.
+    """
+    found: dict[str, Latency] = {}
+    for name, recorded in histograms.items():
+        try:
+            found[name] = latency_of(recorded)
+        except ValueError as error:
+            raise ValueError(f"{name} is {error}") from error
     for name in ALWAYS_SHOWN:
         found.setdefault(name, Latency())
     if not found["paid_to_delivered"].count:

@@ -16,7 +16,6 @@ from loadtests import contract
 from loadtests.contract import Placed, Reply, Wire
 from loadtests.history import Attempt, Charge
 from loadtests.plan import Plan, backoff_us
-from loadtests.recorder import Recorder
 
 CALLBACK_TIMEOUT_S: Final = 10.0
 CALLBACK_TRIES_MOST: Final = 8
@@ -34,6 +33,16 @@ class RunClock(Protocol):
         """Return microseconds since the run's start."""
 
 
+class Book(Protocol):
+    """Where attempts and charges are written."""
+
+    def note(self, attempt: Attempt, name: str = "", from_us: int = -1, length: int = 0) -> None:
+        """Write one finished attempt, its histogram's name, and the bytes of its answer."""
+
+    def charge(self, charge: Charge) -> None:
+        """Write one charge."""
+
+
 class Payer(msgspec.Struct, frozen=True, gc=False):
     """Who pays for what: the fields of a charge's attempts that the charge itself does not hold."""
 
@@ -47,19 +56,19 @@ class Payer(msgspec.Struct, frozen=True, gc=False):
 class Gateway:
     """Charges buyers and calls the shop back."""
 
-    __slots__ = ("_ask", "_clock", "_recorder", "_secret", "_sleep_us", "_wire")
+    __slots__ = ("_ask", "_book", "_clock", "_secret", "_sleep_us", "_wire")
 
     def __init__(
         self,
         secret: bytes,
         wire: Wire,
         ask: Ask,
-        recorder: Recorder,
+        book: Book,
         clock: RunClock,
         sleep_us: Callable[[int], None],
     ) -> None:
         """Take the secret shared with the shop, the way to it, and the run's clock."""
-        self._secret, self._wire, self._ask, self._recorder = secret, wire, ask, recorder
+        self._secret, self._wire, self._ask, self._book = secret, wire, ask, book
         self._clock, self._sleep_us = clock, sleep_us
 
     def take(self, plan: Plan, placed: Placed) -> Charge:
@@ -71,7 +80,7 @@ class Gateway:
             currency=placed.currency,
             at_us=self._clock.now_us(),
         )
-        self._recorder.charge(charge)
+        self._book.charge(charge)
         return charge
 
     def notify(
@@ -94,7 +103,7 @@ class Gateway:
                 if reply.error in contract.NEVER_SENT
                 else "pay_" + ("unknown" if attempt.result == "unknown" else attempt.outcome)
             )
-            self._recorder.note(attempt, name, length=len(reply.body))
+            self._book.note(attempt, name, length=len(reply.body))
             if is_definite(attempt):
                 return attempt.outcome
             if tried < tries:

@@ -185,11 +185,18 @@ _GRAVITY: Final[tuple[Verdict, ...]] = ("wrong", "void", "slow")
 
 
 def judge(files: RunFiles) -> Summary:
-    """Return the summary of a run with its verdict; its exit code is ``exit_code(summary)``."""
+    """Return the summary of a run with its verdict; its exit code is ``exit_code(summary)``.
+
+    Raises:
+        Unjudgeable: a histogram or an instant cannot be read.
+    """
     run, generator, evidence = files.run, files.generator, files.evidence
     window = sale_window(evidence.attempts)
-    latency_us = latencies(files.histograms, evidence)
-    per_second = rates(evidence, window, run.started_at)
+    try:
+        latency_us = latencies(files.histograms, evidence)
+        per_second = rates(evidence, window, run.started_at)
+    except ValueError as error:
+        raise Unjudgeable(f"histograms.json or run.json: {error}") from error
     case = _Case(
         files=files,
         findings=checkers.check_all(evidence),

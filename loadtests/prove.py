@@ -32,8 +32,7 @@ from loadtests.load import run_locust
 from loadtests.progress import Progress
 from loadtests.quiet import versions as stores_versions
 from loadtests.quiet import wait_quiet
-from loadtests.report.html import write_report
-from loadtests.report.terminal import print_summary
+from loadtests.report import html, terminal
 from loadtests.resolve import resolve
 from loadtests.stage import HOT_SKU, set_stage
 from loadtests.summary import Budgets, Generator, Incident, Machine, Run
@@ -81,9 +80,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         run_sale(options, progress)
         progress.step("judging")
-        summary = judge.judge(judge.read_run(options.report))
+        files = judge.read_run(options.report)
+        summary = judge.judge(files)
         judge.write_json(options.report / "summary.json", summary)
-        write_report(options.report)
+        html.write(options.report, summary, files)
     except (FlashproofError, OSError) as error:
         if isinstance(error, BadInput):
             raise
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_VOID
     progress.end()
     _point_latest(options.report)
-    print_summary(summary, options.report)
+    terminal.show(summary, str(options.report))
     return judge.exit_code(summary)
 
 
@@ -112,7 +112,12 @@ def read_options(argv: Sequence[str]) -> Options:
     add("--cold", type=int, default=200, help="how many other SKUs are on sale (default 200)")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
     add("--p99-ms", type=float, default=ACCEPTED_P99_MS, help="budget: accepted orders' p99 (default 100)")
-    add("--kill", default="", metavar="PART@S,…", help="kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13")
+    add(
+        "--kill",
+        default="",
+        metavar="PART@S,…",
+        help="kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13",
+    )
     add("--report", type=Path, metavar="DIR", help="where the run is written (default out/prove/<run id>)")
     add("--fault", default="", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -165,7 +170,9 @@ def run_sale(options: Options, progress: Progress) -> None:
         shop.wait_ready()
         quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step)
         progress.step("asking the open questions again")
-        resolve(options.report, shop.url, names_secret=shop.settings.secret, sandbox_secret=shop.settings.sandbox_secret)
+        resolve(
+            options.report, shop.url, names_secret=shop.settings.secret, sandbox_secret=shop.settings.sandbox_secret
+        )
         quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step) and quiet
         quiet_after_s = time.monotonic() - sale_over if quiet else None
         progress.step("reading both stores")
@@ -258,7 +265,9 @@ def _machine() -> Machine:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     return Machine(
         cpu=cpu,
@@ -272,7 +281,9 @@ def _git_commit() -> str:
     """Return the commit of the tree this runs from, with ``+`` when it was changed, or nothing outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
-        head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        head = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
         dirty = subprocess.run(
             ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
         )

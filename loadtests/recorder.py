@@ -7,9 +7,8 @@ history is written when the buffer is large or ``flush`` is called (every half s
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from hdrh.histogram import HdrHistogram
@@ -23,7 +22,15 @@ BUFFER_BYTES_MOST: Final = 262_144
 WINDOW_MOST: Final = 100_000  # latencies kept for the live line between two looks
 _EXACT_BITS: Final = 11  # 3 significant digits: 2,048 sub-buckets, as HdrHistogram has them
 
-Report = Callable[[str, str, int, int, str], None]  # op, name, latency_us, body bytes, error or ""
+
+class Report(Protocol):
+    """Someone else who wants to hear of every request."""
+
+    def add(self, op: str, name: str, latency_us: int, length: int, error: str) -> None:
+        """Take one request; ``error`` says why its outcome is unknown, if it is."""
+
+    def flush(self) -> None:
+        """Pass on what is held."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -118,7 +125,7 @@ class Recorder:
         self._encoder.encode_into(attempt, self._history_buffer, -1)
         self._history_buffer += b"\n"
         if len(self._history_buffer) > BUFFER_BYTES_MOST:
-            self.flush()
+            _write(self._history, self._history_buffer)
         if not name:
             return
         self.requests += 1
@@ -130,7 +137,7 @@ class Recorder:
                 self._window.append(latency_us)
         if self._report is not None:
             error = attempt.outcome if attempt.result == "unknown" else ""
-            self._report(attempt.op, name, latency_us, length, error)
+            self._report.add(attempt.op, name, latency_us, length, error)
 
     def first(self, outcome: str) -> None:
         """Count how an arrival's first place attempt ended; every arrival is counted exactly once."""
@@ -157,6 +164,8 @@ class Recorder:
     def flush(self) -> None:
         """Write what is buffered."""
         _write(self._history, self._history_buffer)
+        if self._report is not None:
+            self._report.flush()
 
     def close(self) -> None:
         """Write everything, and ``histograms.json``."""

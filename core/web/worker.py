@@ -36,6 +36,7 @@ from core.sale.orders.track import Tracking, Waiters
 from core.sale.payments.registry import gateways as gateways_of
 from core.settings import DRAIN_MOST_S, Settings, load
 from core.telemetry import log, set_level
+from core.web.accept import Acceptor
 from core.web.app import Shop
 
 _QUIET_S: Final = 0.3  # nothing under way for so long: the worker may leave
@@ -77,8 +78,10 @@ class Worker:
             self.shop.application(), access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_MOST_S
         )
         await runner.setup()
-        site = web.SockSite(runner, listening, backlog=4096)
-        await site.start()
+        server = runner.server
+        assert server is not None, "the runner was set up"
+        acceptor = Acceptor(listening, server, lambda: len(server.connections))
+        acceptor.start()
         listener = asyncio.create_task(_listen(self._settings.valkey_url, self._tracking.waiters))
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through again
@@ -86,7 +89,7 @@ class Worker:
         await stop.wait()
         loop.remove_reader(parent)
         await self._drain()
-        await site.stop()
+        acceptor.stop()
         listener.cancel()
         await runner.cleanup()
         await self._close()

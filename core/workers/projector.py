@@ -24,8 +24,8 @@ from core.backends.postgres import PROJECTOR_LOCK, Connection
 from core.backends.valkey import ROOT, SHARD, ShardConnection
 from core.errors import FlashproofError
 from core.facts import Placed
-from core.sale.delivery.deliver import deliver
-from core.sale.delivery.store import owed
+from core.sale.delivery.deliver import cure
+from core.sale.delivery.store import forget_owed
 from core.sale.orders import journal
 from core.sale.orders.project import Entry, Outcome, project, read
 from core.sale.orders.store import SettleStore
@@ -195,15 +195,13 @@ class _Session:
 
     async def _chores(self) -> None:
         """Cure paid orders that wait for keys, raise what imports left behind, turn the generation of old records."""
-        waiting = await owed(self._connection, BATCH_MOST)
-        if waiting:
-            async with self._connection.transaction():
-                given = await deliver(self._connection, waiting)
-            if given:
-                await self._settle.settle([(order.bytes, "delivered", False) for order in given], "")
-                DELIVERED.inc(sum(given.values()))
-            waiting = [order for order in waiting if order not in given]
-        OWED.set(len(waiting))
+        states, keys = await cure(self._connection, BATCH_MOST)
+        over = {order: state for order, state in states.items() if state != "paid"}
+        if over:
+            await self._settle.settle([(order.bytes, state, False) for order, state in over.items()], "")
+            await forget_owed(self._connection, list(over))
+        DELIVERED.inc(keys)
+        OWED.set(len(states) - len(over))
         await raise_left_behind(self._connection, self._shard)
         await self._turn_generation()
 

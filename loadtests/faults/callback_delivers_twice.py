@@ -13,6 +13,10 @@ def plant() -> None:
         "paid_fact(id, say, 'first', '') return { 'paid', order[STATE] }",
     )
     paid = "sale/orders/project_paid.sql"
-    edit(paid, "s.applied = 'first' AND o.state = 'reserved'", "s.applied = 'first' AND o.state IN ('reserved', 'delivered')")
+    edit(
+        paid,
+        "s.applied = 'first' AND o.state = 'reserved'",
+        "s.applied = 'first' AND o.state IN ('reserved', 'delivered')",
+    )
     edit(paid, "FROM said s JOIN recorded USING (gateway, event_id)\n    WHERE o.id", "FROM said s\n    WHERE o.id")
     edit("backends/migrations/0001_shop.sql", ",\n    UNIQUE (order_id, line)", "")

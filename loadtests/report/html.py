@@ -110,7 +110,7 @@ def _offered(summary: Summary) -> Html:
     achieved = offered.sent / summary.window.seconds
     return table(
         "What the schedule wanted and what was sent",
-        ["", "asked for", "achieved"],
+        ["Load", "asked for", "achieved"],
         [
             ("attempts / s", number(asked.get("rate")), number(achieved)),
             ("seconds", number(asked.get("seconds"), 1), number(summary.window.seconds, 1)),
@@ -142,14 +142,15 @@ def _invariants(summary: Summary) -> Html:
     for finding in summary.invariants:
         says = '<span class="mood pass">holds</span>' if finding.holds else '<strong class="mood wrong">broken</strong>'
         rows.append((finding.name.replace("_", " "), Html(says + items(finding.violations)), number(finding.checked)))
-    return table("What must always hold, and how many things were looked at", ["Invariant", "", "checked"], rows, (2,))
+    return table(
+        "What must always hold, and how many things were looked at", ["Invariant", "finding", "checked"], rows, (2,)
+    )
 
 
 def _reached(summary: Summary) -> Html:
-    wanted = {name.split(" ")[0] for name in summary.reached}
-    rows = [(name.replace("_", " "), number(count)) for name, count in summary.reached.items() if name in wanted]
+    rows = [(name.replace("_", " "), number(count)) for name, count in summary.reached.items()]
     missing = items(summary.non_vacuity.violations)
-    return Html(table("How often the interesting things happened", ["", "times"], rows, (1,)) + missing)
+    return Html(table("How often the interesting things happened", ["Thing", "times"], rows, (1,)) + missing)
 
 
 def _latencies(summary: Summary) -> Html:
@@ -164,7 +165,7 @@ def _latencies(summary: Summary) -> Html:
 
 def _percentiles(latency: Latency) -> list[object]:
     if not latency.count:
-        return ["–"] * 5 + [number(0)]
+        return [*["–"] * 5, number(0)]
     cells: list[object] = []
     for value, beyond in ((latency.p50, 0.5), (latency.p90, 0.1), (latency.p99, 0.01), (latency.p999, 0.001)):
         text = duration(value)
@@ -174,7 +175,7 @@ def _percentiles(latency: Latency) -> list[object]:
 
 
 def _spectrum(files: RunFiles) -> Html:
-    names = [name for name in ("accepted", "sold_out", "replayed", "paid_to_delivered") if name in files.histograms]
+    names = [name for name in ("accepted", "replayed", "sold_out", "paid_to_delivered") if name in files.histograms]
     lines = [(name, spectrum(files.histograms[name])) for name in names[:SPECTRUM_MOST]]
     lines = [(name, line) for name, line in lines if line]
     if not lines:
@@ -209,14 +210,16 @@ def _incidents(summary: Summary) -> Html:
         (n, f"{(i.at_us - summary.window.begin_us) / 1_000_000:.1f} s", i.what, "planned" if i.planned else "unplanned")
         for n, i in enumerate(_shown(summary), 1)
     ]
-    return table("What befell the processes; the numbers are the marks in the charts", ["", "at", "what", ""], rows)
+    return table(
+        "What befell the processes; the numbers are the marks in the charts", ["No.", "at", "what", "meant"], rows
+    )
 
 
 def _orders(summary: Summary) -> Html:
     orders, keys = summary.orders, summary.keys
     return table(
         "Orders that ever reached each state, and where the card keys are",
-        ["Orders", "", "Keys", ""],
+        ["Orders", "number", "Keys", "number"],
         [
             ("accepted", number(orders.accepted), "loaded", number(keys.loaded)),
             ("paid", number(orders.paid), "delivered", number(keys.delivered)),
@@ -256,7 +259,7 @@ def _generator(summary: Summary, files: RunFiles) -> Html:
     quiet = summary.quiet_after_s
     return table(
         "The load generator's own health",
-        ["", ""],
+        ["Sign", "found"],
         [
             ("believable", says),
             ("most CPU of one core in any sample", f"{summary.generator.cpu_max:.0%}"),
@@ -280,4 +283,4 @@ def _again(summary: Summary) -> Html:
         *sorted(summary.versions.items()),
     ]
     command = f"<pre>{safe(summary.command)}</pre>\n"
-    return Html(command + table("The same seed gives the same crowd", ["", ""], rows))
+    return Html(command + table("The same seed gives the same crowd", ["What", "which"], rows))

@@ -19,6 +19,7 @@ from loadtests.summary import Recorded, Window
 BUCKETS_MOST: Final = 120
 OUTCOMES_MOST: Final = 6  # more would be a rainbow nobody reads; the rest is one band
 REST: Final = "other"
+_FROM_BELOW: Final = ("accepted", "replayed", "sold_out", "limit_reached", "unknown")  # one colour each in every report
 _WIDTHS_US: Final = tuple(
     base * scale for scale in (100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000) for base in (1, 2, 5)
 )
@@ -31,7 +32,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
     begin_us: int
     width_us: int
-    per_second: dict[str, list[float]]  # outcome -> answers a second in each bucket, the most frequent first
+    per_second: dict[str, list[float]]  # outcome -> answers a second in each bucket, the lowest band first
     p50_us: list[float | None]  # of accepted orders in each bucket, from the intended instant
     p99_us: list[float | None]
 
@@ -71,7 +72,8 @@ def over_time(attempts: Iterable[Attempt], window: Window) -> Series:
 def _fewest(counts: dict[str, list[int]], buckets: int) -> dict[str, list[int]]:
     """Keep the most frequent outcomes by name and put the rest together."""
     ranked = [name for name, _ in Counter({name: sum(of) for name, of in counts.items()}).most_common()]
-    kept = {name: counts[name] for name in ranked[:OUTCOMES_MOST]}
+    named = sorted(ranked[:OUTCOMES_MOST], key=lambda name: _FROM_BELOW.index(name) if name in _FROM_BELOW else 99)
+    kept = {name: counts[name] for name in named}
     rest = ranked[OUTCOMES_MOST:]
     if rest:
         kept[REST] = [sum(counts[name][bucket] for name in rest) for bucket in range(buckets)]

@@ -59,6 +59,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
     delivered = summary.latency_us["paid_to_delivered"]
     lost = f", {offered.shed:,} shed, {offered.unsent:,} unsent" if offered.shed or offered.unsent else ""
     held = sum(1 for finding in summary.invariants if finding.holds)
+    again = summary.reached.get("resale", 0)
     looked = sum(finding.checked for finding in summary.invariants)
     return [
         ("run", f"{summary.scenario}, seed {summary.seed}, {summary.window.seconds:.1f} s, {summary.run_id}"),
@@ -74,7 +75,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
         ),
         (
             "came back",
-            f"{orders.expired:,} expired, {orders.cancelled:,} cancelled, {summary.reached.get('resale', 0):,} sold again",
+            f"{orders.expired:,} expired, {orders.cancelled:,} cancelled, {again:,} sold again",
         ),
         ("refunds due", f"{orders.refunds_due:,} charges"),
         ("accepted", _latency(accepted.p50, accepted.p99, accepted.p999)),
@@ -86,7 +87,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _latency(p50: int, p99: int, p999: int) -> str:
-    return f"p50 {duration(p50)}   p99 {duration(p99)}   p99.9 {duration(p999)}"
+    return f"p50 {duration(p50)} · p99 {duration(p99)} · p99.9 {duration(p999)}"
 
 
 def _generator(summary: Summary) -> str:

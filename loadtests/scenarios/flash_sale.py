@@ -32,6 +32,7 @@ from loadtests.contract import Wire
 from loadtests.crew import Crew
 from loadtests.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
 from loadtests.gateway import Gateway
+from loadtests.locust_stats import LocustStats
 from loadtests.plan import Crowd
 from loadtests.recorder import Recorder
 
@@ -133,20 +134,8 @@ class FlashSale(User):  # type: ignore[misc]  # Locust is untyped here
 
 def run(environment: Any, options: Options) -> int:
     """Run the sale against the shop and return the process's exit code."""
-    fire = environment.events.request.fire
-
-    def report(op: str, name: str, latency_us: int, length: int, error: str) -> None:
-        fire(
-            request_type=op,
-            name=name,
-            response_time=latency_us / 1000,
-            response_length=length,
-            exception=error or None,
-            context={},
-        )
-
     try:
-        recorder = Recorder(options.out_dir, report)
+        recorder = Recorder(options.out_dir, LocustStats(environment))
         clock = Clock()
         ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST)
         wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST)

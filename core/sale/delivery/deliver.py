@@ -12,7 +12,7 @@ from uuid import UUID
 from core.backends.postgres import Connection
 from core.backends.texts import text
 from core.errors import Fault
-from core.sale.delivery.store import claim
+from core.sale.delivery.store import claim, note_owed, owed, states
 
 
 class TornClaim(Fault):
@@ -24,7 +24,7 @@ class TornClaim(Fault):
 async def deliver(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Deliver paid orders inside the caller's transaction; return the keys given to each order that got them.
 
-    An order for which not enough keys are free stays paid, and is looked at again by the cure.
+    An order for which not enough keys are free stays paid, and is noted for the cure.
 
     Raises:
         TornClaim: the caller must roll back.
@@ -35,4 +35,23 @@ async def deliver(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUI
     torn = [row["order_id"] for row in rows if not row["whole"]]
     if torn:
         raise TornClaim(f"{TornClaim.message()} Order {torn[0]}.")
-    return {row["order_id"]: row["keys"] for row in rows}
+    given = {row["order_id"]: row["keys"] for row in rows}
+    without = [order for order in order_ids if order not in given]
+    if without:
+        await note_owed(connection, without)
+    return given
+
+
+async def cure(connection: Connection, most: int) -> tuple[dict[UUID, str], int]:
+    """Deliver paid orders that found no free key before, oldest first, in a transaction of its own.
+
+    Returns:
+        where each order looked at stands now, and how many keys were given. Those that are no longer paid must be
+        settled and then forgotten (``store.forget_owed``), in this order: who dies between does it again.
+    """
+    waiting = await owed(connection, most)
+    if not waiting:
+        return {}, 0
+    async with connection.transaction():
+        given = await deliver(connection, waiting)
+        return await states(connection, waiting), sum(given.values())

@@ -1,2 +1,2 @@
 -- Paid orders that still wait for keys, oldest first. $1 how many.
-SELECT id FROM orders WHERE state = 'paid' ORDER BY sku, seq LIMIT $1
+SELECT order_id AS id FROM owed ORDER BY since LIMIT $1

@@ -92,14 +92,6 @@ async def advance(connection: Connection, shard: int, old: tuple[int, int], new:
         raise CursorMoved
 
 
-async def states(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Return where these orders stand."""
-    if not ids:
-        return {}
-    rows = await connection.fetch("SELECT id, state FROM orders WHERE id = ANY ($1::uuid[])", ids)
-    return {row["id"]: row["state"] for row in rows}
-
-
 async def cursor(connection: Connection, shard: int) -> tuple[int, int]:
     """Return the stream id (ms, seq) up to which this database has projected."""
     row = await connection.fetchrow("SELECT entry_ms, entry_seq FROM cursors WHERE shard = $1", shard)

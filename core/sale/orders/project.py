@@ -14,6 +14,7 @@ from uuid import UUID
 from core.backends.postgres import Connection
 from core.facts import Fact, Paid, Placed, Poison, Released, Stocked, close_record, open_record
 from core.sale.delivery.deliver import deliver
+from core.sale.delivery.store import states
 from core.sale.orders import journal
 
 
@@ -77,10 +78,10 @@ async def project(connection: Connection, shard: int, entries: list[Entry], curs
         poison += _lost(rows, released)
         await journal.quarantine(connection, shard, poison)
         await journal.advance(connection, shard, cursor, (entries[-1].ms, entries[-1].seq))
-        states = await journal.states(connection, undo)
+        known = await states(connection, undo)
     settled = [(order.bytes, "delivered" if order in given else after, False) for order, after in paid.items()]
     settled += [(order.bytes, state, False) for order, state in released.items() if order not in paid]
-    settled += [(order.bytes, state, True) for order, state in states.items()]
+    settled += [(order.bytes, state, True) for order, state in known.items()]
     return Outcome(settled, sum(given.values()), len(rows), len(poison), entries[0].ms if entries else 0)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from world import World, a_good_sale, altered, pick, rows, spoil, with_more, without
+from spoiled import altered, pick, rows, spoil, with_more, without
+from world import World, a_good_sale
 
 from core.sale.orders.order import State
 from loadtests.checkers import check_all

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from world import World, a_good_sale, altered, pick, rows, spoil, with_more, without
+from spoiled import altered, pick, rows, spoil, with_more, without
+from world import World, a_good_sale
 
 from loadtests.checkers import (
     buyer_limit,

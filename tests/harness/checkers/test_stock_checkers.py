@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from world import World, a_good_sale, a_good_world, altered, pick, rows, spoil, with_more, without
+from spoiled import altered, pick, rows, spoil, with_more, without
+from world import World, a_good_sale, a_good_world
 
 from core.sale.orders.order import HOLDING, MOVES
 from loadtests.checkers import CHECKERS, no_oversell, stock_across_stores, stock_in_valkey

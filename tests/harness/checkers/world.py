@@ -1,7 +1,7 @@
 """A small honest shop that leaves honest evidence, for tests to spoil.
 
 It decides like the scripts (prior order, limit, stock), keeps both stores in step, and writes the history
-the load would have written. ``a_good_sale`` runs it through every interesting state; ``spoil`` changes one
+the load would have written. ``a_good_sale`` runs it through every interesting state; ``spoiled.py`` changes one
 thing in what it left.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any
-
-import msgspec
 
 from core.sale.orders.order import HOLDING
 from loadtests.evidence import (
@@ -374,49 +372,3 @@ def _key_of(world: World, buyer: str) -> str:
 def a_good_sale(wanted: tuple[str, ...] = ALL) -> Evidence:
     """Return the evidence of ``a_good_world``."""
     return a_good_world().evidence(wanted)
-
-
-# --- spoiling -------------------------------------------------------------------------------------------------------
-
-_STORE_OF = dict.fromkeys(PostgresState.__struct_fields__, "postgres") | dict.fromkeys(
-    ValkeyState.__struct_fields__, "valkey"
-)
-
-
-def spoil(evidence: Evidence, **changed: Any) -> Evidence:
-    """Return the evidence with these parts replaced, wherever they stand (attempts, orders, events, free, …)."""
-    for name, value in changed.items():
-        if name in _STORE_OF:
-            store = _STORE_OF[name]
-            inner = msgspec.structs.replace(getattr(evidence, store), **{name: value})
-            evidence = msgspec.structs.replace(evidence, **{store: inner})
-        else:
-            evidence = msgspec.structs.replace(evidence, **{name: value})
-    return evidence
-
-
-def rows(evidence: Evidence, name: str) -> list[Any]:
-    """Return a copy of one list of the evidence by its name."""
-    holder = getattr(evidence, _STORE_OF[name]) if name in _STORE_OF else evidence
-    return list(getattr(holder, name))
-
-
-def without(evidence: Evidence, name: str, *where: Any) -> Evidence:
-    """Return the evidence less the rows that are in ``where``."""
-    return spoil(evidence, **{name: [row for row in rows(evidence, name) if row not in where]})
-
-
-def with_more(evidence: Evidence, name: str, *more: Any) -> Evidence:
-    """Return the evidence with rows added."""
-    return spoil(evidence, **{name: [*rows(evidence, name), *more]})
-
-
-def altered(evidence: Evidence, name: str, row: Any, **fields: Any) -> Evidence:
-    """Return the evidence with one row's fields changed."""
-    new = msgspec.structs.replace(row, **fields)
-    return spoil(evidence, **{name: [new if old is row else old for old in rows(evidence, name)]})
-
-
-def pick(evidence: Evidence, name: str, **fields: Any) -> Any:
-    """Return the first row of that list whose fields are these."""
-    return next(row for row in rows(evidence, name) if all(getattr(row, f) == v for f, v in fields.items()))

@@ -1,0 +1,85 @@
+"""A run's directory around some evidence, as `prove` would leave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hdrh.histogram import HdrHistogram
+from world import a_good_sale
+
+from core.clock import iso8601
+from loadtests.evidence import Evidence
+from loadtests.judge import RunFiles, write_json
+from loadtests.summary import Budgets, Generator, Machine, Recorded, Run, WakeLag
+
+EPOCH_MS = 1_760_000_000_000
+
+
+def recorded(*values_us: int) -> Recorded:
+    histogram = HdrHistogram(1, 60_000_000, 3)
+    for value in values_us:
+        histogram.record_value(value)
+    return Recorded(hdr=histogram.encode().decode(), count=len(values_us), max=max(values_us, default=0))
+
+
+def run_files(
+    evidence: Evidence | None = None, run: dict[str, Any] | None = None, generator: dict[str, Any] | None = None
+) -> RunFiles:
+    """Return a run that passes, but for what is changed."""
+    evidence = evidence or a_good_sale()
+    arrivals = len({a.arrival for a in evidence.attempts if a.op == "place" and a.why == "first"})
+    told = Run(
+        run_id="20260101T000000-7",
+        scenario="flash_sale",
+        seed=7,
+        rate=2000.0,
+        seconds=20.0,
+        stock=9,
+        hot_sku="hot",
+        cold_skus=1,
+        budgets=Budgets(accepted_p99_us=100_000),
+        machine=Machine(cpu="Test CPU", cores=2, kernel="Linux 6.1", python="3.11"),
+        git_commit="abc1234",
+        started_at=iso8601(EPOCH_MS),
+        command="make prove ARGS='--seed 7'",
+        wanted=list(evidence.wanted),
+        versions={"valkey": "9.1.2"},
+        cpu_seconds={"server": 1.5, "valkey": 0.5},
+        quiet_after_s=1.5,
+    )
+    of_load = Generator(
+        scheduled=arrivals,
+        sent=arrivals,
+        unsent=0,
+        shed=0,
+        cpu_max=0.4,
+        wake_lag_us=WakeLag(p50=50, p99=900, max=2_000),
+    )
+    return RunFiles(
+        run=msgspec.structs.replace(told, **(run or {})),
+        generator=msgspec.structs.replace(of_load, **(generator or {})),
+        histograms={
+            "accepted": recorded(*range(1_000, 20_000, 10)),
+            "sold_out": recorded(*range(500, 2_000, 10)),
+            "paid_to_delivered": recorded(*range(5_000, 90_000, 100)),
+        },
+        evidence=evidence,
+    )
+
+
+def write_run(directory: Path, files: RunFiles) -> None:
+    """Write a run's raw files."""
+    evidence = files.evidence
+    for name, rows in (("history", evidence.attempts), ("charges", evidence.charges)):
+        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+        (directory / f"{name}.jsonl").write_bytes(lines)
+    for name, value in (
+        ("run", files.run),
+        ("generator", files.generator),
+        ("histograms", files.histograms),
+        ("postgres", evidence.postgres),
+        ("valkey", evidence.valkey),
+    ):
+        write_json(directory / f"{name}.json", value)

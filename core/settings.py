@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -99,10 +98,10 @@ def _parse(field: str, raw: str) -> object:
     if field in _BYTES:
         try:
             return base64.b64decode(raw, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # also what is not ASCII
             raise BadSetting(f"{variable(field)} is not base64: {error}") from error
     if field in _NUMBERS:
-        if not raw.isdigit() or not 0 <= int(raw) <= 65_535:
+        if not (raw.isascii() and raw.isdigit()) or not 0 <= int(raw) <= 65_535:
             raise BadSetting(f"{variable(field)} must be a port from 0 to 65535, not {raw!r}")
         return int(raw)
     return raw

@@ -64,14 +64,50 @@ def log(level: str, event: str, **fields: str | int | float | bool | Exception |
 
 
 def _plain(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, str):
-        return value[:_FIELD_CHARS_MOST]
+        return _short(value)
     if isinstance(value, Exception):
         ours = hasattr(value, "code") and type(value).__module__.startswith("core.")
-        return f"{type(value).__name__}: {value}"[:_FIELD_CHARS_MOST] if ours else type(value).__name__
+        return _short(f"{type(value).__name__}: {value}") if ours else type(value).__name__
     return "***"
+
+
+def _short(text: str) -> str:
+    return text[:_FIELD_CHARS_MOST].encode(errors="replace").decode()  # half a surrogate pair is no JSON
+
+
+class Tally:
+    """A labelled counter for the hot path: counts in a dictionary, and is brought into Prometheus's now and then.
+
+    Why: with several processes a Prometheus counter is a memory-mapped file behind a lock and a ``getpid`` a time, 7 %
+    of a worker's processor in a profile of the sale; an addition in a dictionary is none.
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._counts: dict[str, int] = {}
+        _tallies.append(self)
+
+    def add(self, label: str) -> None:
+        """Count one."""
+        self._counts[label] = self._counts.get(label, 0) + 1
+
+    def flush(self) -> None:
+        """Bring what was counted into Prometheus's counter."""
+        counts, self._counts = self._counts, {}
+        for label, count in counts.items():
+            self._counter.labels(label).inc(count)
+
+
+_tallies: list[Tally] = []
+
+
+def flush_tallies() -> None:
+    """Bring every tally of this process into Prometheus's counters."""
+    for tally in _tallies:
+        tally.flush()
 
 
 # --- metrics: every name once ---------------------------------------------------------------------------------
@@ -79,10 +115,12 @@ def _plain(value: object) -> object:
 _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
-PLACES = Counter("flashproof_places_total", "Orders asked for, by what became of them", ["outcome"])
-PAYMENTS = Counter("flashproof_payment_callbacks_total", "Payment callbacks, by what became of them", ["outcome"])
-CANCELS = Counter("flashproof_cancels_total", "Cancellations asked for, by what became of them", ["outcome"])
-REFUSALS = Counter("flashproof_refusals_total", "Requests refused before any store was asked", ["code"])
+PLACES = Tally(Counter("flashproof_places_total", "Orders asked for, by what became of them", ["outcome"]))
+PAYMENTS = Tally(
+    Counter("flashproof_payment_callbacks_total", "Payment callbacks, by what became of them", ["outcome"])
+)
+CANCELS = Tally(Counter("flashproof_cancels_total", "Cancellations asked for, by what became of them", ["outcome"]))
+REFUSALS = Tally(Counter("flashproof_refusals_total", "Requests refused with a problem document", ["code"]))
 BATCH_SIZE = Histogram("flashproof_batch_size", "Items in one script call", ["lane"], buckets=_SIZES)
 CALL_SECONDS = Histogram("flashproof_store_call_seconds", "Time of one script call", ["lane"], buckets=_SECONDS)
 WAITERS = Gauge("flashproof_waiters", "Buyers waiting for their order", multiprocess_mode="livesum")

@@ -46,6 +46,8 @@ class Crew:
     def cut_off(self, timeout_s: float) -> None:
         """Kill all jobs; each has up to ``timeout_s`` seconds to write down where it was."""
         self._over = True
+        gevent.sleep(0)  # who was started in this very turn must have begun: it cannot write anything otherwise
+        gevent.sleep(0)
         gevent.killall(list(self.busy), block=False)
         ends = gevent.get_hub().loop.now() + timeout_s
         while self.busy and gevent.get_hub().loop.now() < ends:

@@ -1,6 +1,6 @@
 """Locust's own statistics, kept usable without paying for them request by request.
 
-``events.request`` costs 5 µs in a tight loop and about 15 µs between other work, a tenth of a request here.
+``events.request`` costs 5 µs in a tight loop and more between other work, a tenth of a whole request here.
 So answered requests are collected and merged every half second, the way Locust's master merges the reports
 of its workers (``StatsEntry.extend``): the same counts, times and totals, but each request is put into the
 second of its merging. A request whose outcome is *unknown* is fired as ``events.request`` with its reason,

@@ -89,14 +89,14 @@ class Crowd:
         """Return what arrival ``number`` does. Some microseconds, no state."""
         draws = self._draws(number)
         want, two, again, conflict, limit, ending, think, late, watch, calls, gap, jitter, other = draws[:13]
-        sku, why = self._sku(want), "first"
-        buyer, quantity = number, 2 if two < TWO_UNITS_SHARE * _WHOLE else 1
+        sku, buyer, why = self._sku(want), f"b{self._seed}-{number}", "first"
+        quantity = 2 if two < TWO_UNITS_SHARE * _WHOLE else 1
         if limit < TOO_MANY_SHARE * _WHOLE:
             why, quantity = "over_limit", BUYER_LIMIT + 1
         elif limit < (TOO_MANY_SHARE + GREEDY_SHARE) * _WHOLE and number > 0:
             # The whole limit for someone who may hold something: refused if that earlier order stands.
-            buyer = number - 1 - other % min(number, GREEDY_REACH)
-            why, quantity, sku = "over_limit", BUYER_LIMIT, self._sku(self._draws(buyer)[0])
+            earlier = self.plan(number - 1 - other % min(number, GREEDY_REACH))
+            why, quantity, buyer, sku = "over_limit", BUYER_LIMIT, earlier.buyer, earlier.sku
         other_order = None
         if conflict < CONFLICT_SHARE * _WHOLE:
             swap = self._cold[other % len(self._cold)] if self._cold and other & 1 else sku
@@ -104,7 +104,7 @@ class Crowd:
         return Plan(
             number=number,
             why=why,  # type: ignore[arg-type]  # one of the two words above
-            buyer=f"b{self._seed}-{buyer}",
+            buyer=buyer,
             sku=sku,
             quantity=quantity,
             idempotency_key=f"k{self._seed}-{number}",

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from core.errors import Overloaded
+from core.errors import Overloaded, StoreUnknown
 from core.settings import BATCH_MOST, WAITING_MOST
 
 Item = TypeVar("Item")
@@ -71,7 +71,7 @@ class Batches(Generic[Item, Answer]):
     async def _one(self, items: list[Item], futures: list[asyncio.Future[Answer]]) -> None:
         self._sent(len(items))
         try:
-            answers = await self._send(items)
+            answers = await self._ask(items)
         except BaseException as error:
             for future in futures:
                 if not future.done():
@@ -83,3 +83,9 @@ class Batches(Generic[Item, Answer]):
         for future, answer in zip(futures, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+
+    async def _ask(self, items: list[Item]) -> Sequence[Answer]:
+        answers = await self._send(items)
+        if len(answers) != len(items):
+            raise StoreUnknown(f"{len(items)} were asked about and {len(answers)} answers came")
+        return answers

@@ -1,9 +1,9 @@
 """Accepting connections in bursts.
 
 Why not the loop's own server: libuv (under uvloop) accepts one connection a turn of the loop since its version 1.45. In
-a flash crowd a turn is long, because thousands of sockets are ready in it, so new buyers waited in the kernel's queue for
-many seconds while those already inside were served: 443 of 40,000 attempts timed out after 10 s in the run that showed
-it. Here one readiness of the listening socket accepts all that wait, up to a limit that keeps the turn short.
+a flash crowd a turn is long, because thousands of sockets are ready in it, so new buyers waited in the kernel's queue
+for many seconds while those already inside were served: 443 of 40,000 attempts timed out after 10 s in the run that
+showed it. Here one readiness of the listening socket accepts all that wait, up to a limit that keeps the turn short.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -26,6 +27,7 @@ from core.errors import (
 )
 from core.ids import parse_order_id
 from core.sale.catalog.browse import Browsing
+from core.sale.catalog.product import SKU
 from core.sale.orders.cancel import Cancelling
 from core.sale.orders.pay import Paying
 from core.sale.orders.place import Placing, read_idempotency_key, read_request
@@ -40,6 +42,8 @@ from core.web.routes import ROUTES, CallbackView
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _encode = msgspec.json.Encoder().encode
 _TOKEN_CHARS_MOST: Final = 128
+_LIMIT: Final = re.compile(r"[0-9]{1,4}")
+_SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")  # float() alone would also read nan, 1_0 and ٣
 # aiohttp's own refusals, in our words.
 _HTTP: Final[dict[int, type[Refusal]]] = {404: NotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
 
@@ -77,10 +81,12 @@ class Shop:
         try:
             response = await handler(request)
         except Refusal as refusal:
-            REFUSALS.labels(refusal.code).inc()
+            REFUSALS.add(refusal.code)
             response = problem(refusal)
         except web.HTTPException as error:
             response = problem(_HTTP.get(error.status, MalformedRequest))
+            if "Allow" in error.headers:  # with 405, RFC 9110 wants it
+                response.headers["Allow"] = error.headers["Allow"]
         except FlashproofError as fault:
             log("error", "request_failed", path=request.rel_url.path, error=fault)
             response = problem(InternalError)
@@ -101,10 +107,10 @@ class Shop:
         order = read_request(await _body(request))
         placed = await self._placing.place(order, key)
         if isinstance(placed, type):
-            PLACES.labels(placed.code).inc()
+            PLACES.add(placed.code)
             return problem(placed)
         new, view = placed
-        PLACES.labels("accepted" if new else "replayed").inc()
+        PLACES.add("accepted" if new else "replayed")
         return _json(view, 201 if new else 200)
 
     async def track_order(self, request: web.Request) -> web.StreamResponse:
@@ -121,9 +127,9 @@ class Shop:
         try:
             await self._cancelling.cancel(order_id)
         except Refusal as refusal:
-            CANCELS.labels(refusal.code).inc()
+            CANCELS.add(refusal.code)
             raise
-        CANCELS.labels("cancelled").inc()
+        CANCELS.add("cancelled")
         view: TrackView = await self._tracking.look(order_id)
         return _json(view)
 
@@ -137,17 +143,19 @@ class Shop:
         try:
             answer = await self._paying.pay(report)
         except Refusal as refusal:
-            PAYMENTS.labels(refusal.code).inc()
+            PAYMENTS.add(refusal.code)
             raise
-        PAYMENTS.labels(answer.outcome).inc()
+        PAYMENTS.add(answer.outcome)
         return _json(CallbackView(outcome=answer.outcome, state=answer.state))
 
     async def list_products(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/products."""
-        limit = request.query.get("limit", "100")
-        if not limit.isdecimal() or not 1 <= int(limit[:6]) <= PAGE_MOST:
+        limit, after = request.query.get("limit", "100"), request.query.get("after", "")
+        if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= PAGE_MOST:
             raise InvalidPage
-        return _json(await self._browsing.page(request.query.get("after", ""), int(limit)))
+        if after and not SKU.fullmatch(after):
+            raise InvalidPage("after must be the last SKU of the page before.")
+        return _json(await self._browsing.page(after, int(limit)))
 
     async def show_product(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/products/{sku}."""
@@ -172,22 +180,20 @@ async def _body(request: web.Request) -> bytes:
     """Return the whole body, within its limits in bytes and time."""
     if request.content_length is not None and request.content_length > BODY_MOST:
         raise BodyTooLarge(f"The body may have {BODY_MOST} bytes.")
-    if request.content.is_eof():
-        return await request.read()
     try:
+        if request.content.is_eof():
+            return await request.read()
         async with asyncio.timeout(BODY_DEADLINE_S):
             return await request.read()
     except TimeoutError as error:
         raise BodyTimeout from error
+    except web.RequestPayloadError as error:
+        raise MalformedRequest("The body is not what its headers say.") from error
 
 
 def _wait_seconds(text: str | None) -> float:
     if text is None:
         return 0.0
-    try:
-        seconds = float(text)
-    except ValueError as error:
-        raise InvalidWait from error
-    if not 0 <= seconds <= WAIT_MOST_S:  # also refuses nan
+    if not _SECONDS.fullmatch(text) or float(text) > WAIT_MOST_S:
         raise InvalidWait
-    return seconds
+    return float(text)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import uvloop
-from aiohttp import web
 from redis.exceptions import RedisError
 
 from core.backends import valkey
@@ -35,13 +34,17 @@ from core.sale.orders.store import OrderStore
 from core.sale.orders.track import Tracking, Waiters
 from core.sale.payments.registry import gateways as gateways_of
 from core.settings import DRAIN_MOST_S, Settings, load
-from core.telemetry import log, set_level
+from core.telemetry import WAITERS, flush_tallies, log, set_level
 from core.web.accept import Acceptor
 from core.web.app import Shop
+from core.web.protocol import Runner
 
 _QUIET_S: Final = 0.3  # nothing under way for so long: the worker may leave
 _TICK_S: Final = 0.05
 _LISTEN_AGAIN_S: Final = 0.2
+_COUNT_S: Final = 0.5  # how old the metrics of a worker may be
+# Requests under way hold few cycles but many objects: a rare look through the young ones costs less and frees as much.
+_GC_THRESHOLDS: Final = (20_000, 20, 50)
 
 
 class Worker:
@@ -74,7 +77,7 @@ class Worker:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
         loop.add_reader(parent, stop.set)
-        runner = web.AppRunner(
+        runner = Runner(
             self.shop.application(), access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_MOST_S
         )
         await runner.setup()
@@ -85,14 +88,25 @@ class Worker:
         listener = asyncio.create_task(_listen(self._settings.valkey_url, self._tracking.waiters))
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through again
+        gc.set_threshold(*_GC_THRESHOLDS)
+        counting = asyncio.create_task(self._count())
         log("info", "worker_ready")
         await stop.wait()
         loop.remove_reader(parent)
         await self._drain()
         acceptor.stop()
         listener.cancel()
+        counting.cancel()
+        flush_tallies()
         await runner.cleanup()
         await self._close()
+
+    async def _count(self) -> None:
+        """Keep the shared metrics fresh."""
+        while True:
+            await asyncio.sleep(_COUNT_S)
+            flush_tallies()
+            WAITERS.set(self._tracking.waiters.count)
 
     async def _drain(self) -> None:
         self.shop.draining = True

@@ -227,9 +227,22 @@ class Face:
         """Return the sandbox's X-Signature of a body."""
         return sign(self.settings.sandbox_secret, body, int(time.time()) if at_s is None else at_s)
 
+    @staticmethod
+    def payment(order: Mapping[str, Any], **changed: object) -> bytes:
+        """Return the body of the callback that pays an order, with some fields changed."""
+        said = {
+            "event_id": f"event-{order['order_id']}",
+            "order_id": order["order_id"],
+            "amount": order["amount"],
+            "currency": order["currency"],
+            "status": "paid",
+            "paid_at": iso8601(time.time_ns() // 1_000_000),
+        }
+        return msgspec.json.encode(said | changed)
+
     def pay(self, order: Mapping[str, Any], **changed: object) -> Answer:
         """Send the signed callback that pays an order, with some fields changed."""
-        return self.callback(payment(order, **changed))
+        return self.callback(self.payment(order, **changed))
 
     def delivered(self, order: Mapping[str, Any]) -> list[str]:
         """Return the card keys of a paid order, which must come within bounds."""
@@ -346,19 +359,6 @@ class Shop(Face):
 
 def _read(response: http.client.HTTPResponse) -> Answer:
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
-
-
-def payment(order: Mapping[str, Any], **changed: object) -> bytes:
-    """Return the body of the callback that pays an order, with some fields changed."""
-    said = {
-        "event_id": f"event-{order['order_id']}",
-        "order_id": order["order_id"],
-        "amount": order["amount"],
-        "currency": order["currency"],
-        "status": "paid",
-        "paid_at": iso8601(time.time_ns() // 1_000_000),
-    }
-    return msgspec.json.encode(said | changed)
 
 
 @pytest.fixture(scope="session")

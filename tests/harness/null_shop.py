@@ -223,6 +223,8 @@ class Connection(asyncio.Protocol):
         self.answer(200, msgspec.json.encode(fields))
 
     def answer(self, status: int, body: bytes, more: bytes = b"") -> None:
+        if self.transport.is_closing():
+            return
         kind = PROBLEM if status >= 400 else JSON
         self.transport.write(
             b"HTTP/1.1 %d X\r\n%b%bContent-Length: %d\r\n\r\n%b" % (status, kind, more, len(body), body)

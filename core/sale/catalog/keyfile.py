@@ -15,6 +15,7 @@ from core.settings import KEY_BYTES_MOST, KEY_LINES_MOST
 
 _BOM: Final = b"\xef\xbb\xbf"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+_LINE_BYTES_MOST: Final = len(_BOM) + KEY_BYTES_MOST + len(b"\r\n") + 1  # one more than a good line can have
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _SPLIT: Final = "----"
 
@@ -40,7 +41,7 @@ def read_keys(path: Path) -> Iterator[tuple[int, str]]:
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
     count = 0
-    for number, raw in enumerate(iter(lambda: file.readline(KEY_BYTES_MOST + 3), b""), 1):
+    for number, raw in enumerate(iter(lambda: file.readline(_LINE_BYTES_MOST), b""), 1):
         if number == 1:
             if raw.startswith(_WIDE_BOMS):
                 raise BadKeyFile("line 1: the file is UTF-16; save it as UTF-8")

@@ -52,5 +52,5 @@ class Vault:
         nonce, rest = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
             return Secret(self._cipher.decrypt(nonce, rest, _LABEL + row_id.to_bytes(8, "big")).decode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: cut so short that no whole nonce is left
             raise VaultLocked(f"card key row {row_id}: " + VaultLocked.message()) from error

@@ -28,6 +28,7 @@ from core.errors import (
     UnknownProduct,
 )
 from core.ids import Names, fingerprint
+from core.sale.body import repeated_field
 from core.sale.orders.store import OrderStore, PlaceItem
 from core.settings import BUYER_CHARS_MOST, IDEMPOTENCY_KEY_CHARS_MOST, QUANTITY_MOST, TOKEN_LIFE_S
 
@@ -41,6 +42,7 @@ REFUSED: Final[dict[str, type[Refusal]]] = {
 }
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{IDEMPOTENCY_KEY_CHARS_MOST}}}")
 _SKU: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_QUOTES: Final = 10  # around three names and two texts
 _BUYER: Final = re.compile(rf"[^\x00-\x1f\x7f]{{1,{BUYER_CHARS_MOST}}}")
 
 
@@ -89,6 +91,9 @@ def read_request(body: bytes) -> PlaceRequest:
         raise InvalidRequest("sku must be 1 to 64 letters, digits, dots, dashes or underscores.")
     if not _BUYER.fullmatch(request.buyer):
         raise InvalidRequest(f"buyer must be 1 to {BUYER_CHARS_MOST} characters without control characters.")
+    twice = repeated_field(body, _QUOTES)
+    if twice is not None:
+        raise InvalidRequest(f"{twice} stands twice.")
     return request
 
 

@@ -19,7 +19,7 @@ from core.sale.orders.order import SETTLED, State
 from core.sale.orders.record import Records
 from core.sale.orders.store import OrderStore
 from core.settings import WAITERS_MOST
-from core.telemetry import WAITERS, Secret
+from core.telemetry import Secret
 
 _SETTLED: Final = frozenset(state.value for state in SETTLED)
 # What Valkey alone can say; anything beyond is for PostgreSQL, where delivery happens.
@@ -58,7 +58,6 @@ class Waiters:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._events.setdefault(order_id, set()).add(future)
         self.count += 1
-        WAITERS.set(self.count)
         return future
 
     def remove(self, order_id: bytes, future: asyncio.Future[None]) -> None:
@@ -68,7 +67,6 @@ class Waiters:
             return
         waiting.discard(future)
         self.count -= 1
-        WAITERS.set(self.count)
         if not waiting:
             del self._events[order_id]
 
@@ -129,6 +127,13 @@ class Tracking:
             return _view(order_id, live.state, live)
         raise UnknownOrder
 
+    async def _look_in_record(self, order_id: bytes) -> TrackView:
+        """Look once the projector has called: PostgreSQL has it committed, so Valkey need not be asked first."""
+        record = await self._records.find(order_id)
+        if record is None or record.state in _BEFORE_PAYMENT:
+            return await self.look(order_id)
+        return _view(order_id, record.state, record, record.keys)
+
     async def wait(self, order_id: bytes, seconds: float) -> TrackView:
         """Return where an order stands once that differs from now, or is settled, or ``seconds`` are over.
 
@@ -150,7 +155,7 @@ class Tracking:
                     break
                 self.waiters.remove(order_id, future)
                 future = self.waiters.add(order_id)
-                view = await self.look(order_id)
+                view = await self._look_in_record(order_id)
             return view
         finally:
             self.waiters.remove(order_id, future)

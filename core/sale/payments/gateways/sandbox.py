@@ -19,12 +19,14 @@ from core.clock import parse_iso8601
 from core.errors import CallbackStale, InvalidRequest, MalformedJson, SignatureInvalid, SignatureRequired
 from core.ids import parse_order_id
 from core.money import AMOUNT_MOST
+from core.sale.body import repeated_field
 from core.sale.payments.port import GatewaySilent, Report
 from core.settings import CALLBACK_TOLERANCE_S, EVENT_ID_CHARS_MOST
 
 NAME: Final = "sandbox"
 _SIGNATURE: Final = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
 _EVENT: Final = re.compile(rf"[\x21-\x7e]{{1,{EVENT_ID_CHARS_MOST}}}")
+_QUOTES: Final = 22  # around six names and five texts
 _ASK_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)
 _ANSWER_BYTES_MOST: Final = 4_096
 
@@ -87,6 +89,9 @@ class Sandbox:
             raise InvalidRequest(f"event_id must be 1 to {EVENT_ID_CHARS_MOST} visible ASCII characters.")
         if not 0 <= said.amount <= AMOUNT_MOST:
             raise InvalidRequest("amount must be a whole number of minor units, not negative.")
+        twice = repeated_field(body, _QUOTES)
+        if twice is not None:
+            raise InvalidRequest(f"{twice} stands twice.")
         return Report(NAME, said.event_id, order_id, said.status, said.amount, said.currency, paid_at_ms)
 
     async def ask(self, order_id: bytes) -> Report | None:

@@ -7,16 +7,15 @@ connection refuses to sell until the fence (``workers/fence.py``) has made the s
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final, TypeAlias
 
 import redis.asyncio as redis
-from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from core.backends.texts import Script
+from core.backends.wire import ReplyError, Wire, connect
 from core.errors import Fenced, StoreUnavailable, StoreUnknown, UnfitStore
 from core.settings import CONNECT_TIMEOUT_S, STORE_TIMEOUT_S
 
@@ -90,39 +89,24 @@ class ShardConnection:
     """
 
     def __init__(self, url: str) -> None:
-        self._options: dict[str, Any] = dict(parse_url(url))
-        self._kind: type[AbstractConnection] = self._options.pop("connection_class", redis.Connection)
-        self._connection: AbstractConnection | None = None
-        self._epoch = b""
+        self._url = url
+        self._wire: Wire | None = None
+        self._epoch = b"0"
 
-    async def _connect(self) -> AbstractConnection:
+    async def _connected(self) -> Wire:
         """Return a live connection, and learn the epoch if this server process is the one the shop is open on."""
-        if self._connection is not None:
-            return self._connection
-        connection = self._kind(
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=STORE_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            **self._options,
-        )
+        if self._wire is not None and self._wire.is_open:
+            return self._wire
+        wire: Wire | None = None
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            self._epoch = await self._read_epoch(connection)
-        except (TimeoutError, RedisError, OSError) as error:
-            await _drop(connection)
-            raise StoreUnavailable(f"Valkey cannot be reached: {error}") from error
-        except BaseException:
-            await _drop(connection)
-            raise
-        self._connection = connection
-        return connection
-
-    async def _read_epoch(self, connection: AbstractConnection) -> bytes:
-        await connection.send_command("INFO", "server")
-        info = await connection.read_response()
-        await connection.send_command("HMGET", f"{ROOT}:meta", "epoch", "run_id")
-        epoch, run_id = await connection.read_response()
-        return epoch if epoch and run_id and b"run_id:" + run_id in info else b"0"
+            wire = await connect(self._url)
+            self._epoch = await _read_epoch(wire)
+        except (ReplyError, OSError, TimeoutError) as error:
+            if wire is not None:
+                wire.close()
+            raise StoreUnavailable(f"Valkey cannot be reached: {error or type(error).__name__}") from error
+        self._wire = wire
+        return wire
 
     async def call(self, script: Script, *arguments: Argument, fenced: bool = True) -> Any:
         """Run a script on this shard under the present epoch and return its reply as bytes, ints and lists.
@@ -136,11 +120,11 @@ class ShardConnection:
             StoreUnknown: sent, and no answer came.
         """
         for attempt in (1, 2):
-            connection = await self._connect()
+            wire = await self._connected()
             if fenced and self._epoch == b"0":
-                await self._learn_epoch(connection)
+                await self._learn_epoch(wire)
             try:
-                return await self._evaluate(connection, script, self._epoch if fenced else b"", arguments)
+                return await self._evaluate(wire, script, self._epoch if fenced else b"", arguments)
             except Fenced:
                 if attempt == 2:
                     raise
@@ -153,67 +137,58 @@ class ShardConnection:
         Raises:
             StoreUnavailable: surely not done. StoreUnknown: sent, and no answer came.
         """
-        connection = await self._connect()
-        try:
-            await connection.send_command(*arguments)
-            return await connection.read_response()
-        except ResponseError as error:
-            raise _name(error) from error
-        except BaseException as error:  # noqa: BLE001  # see _evaluate
-            await self._lost(error)
+        return await self._send(await self._connected(), *arguments)
 
-    async def _learn_epoch(self, connection: AbstractConnection) -> None:
+    async def _learn_epoch(self, wire: Wire) -> None:
         try:
-            self._epoch = await self._read_epoch(connection)
-        except (TimeoutError, RedisError, OSError) as error:
+            self._epoch = await _read_epoch(wire)
+        except (ReplyError, OSError, TimeoutError) as error:
             await self.close()
-            raise StoreUnavailable(f"Valkey cannot be reached: {error}") from error
+            raise StoreUnavailable(f"Valkey cannot be reached: {error or type(error).__name__}") from error
         if self._epoch == b"0":
             raise Fenced
 
-    async def _evaluate(
-        self, connection: AbstractConnection, script: Script, epoch: bytes, arguments: tuple[Argument, ...]
-    ) -> Any:
+    async def _evaluate(self, wire: Wire, script: Script, epoch: bytes, arguments: tuple[Argument, ...]) -> Any:
         try:
-            await connection.send_command("EVALSHA", script.sha, 1, ROOT, epoch, *arguments)
-            return await connection.read_response()
-        except NoScriptError:
-            pass
-        except ResponseError as error:
-            raise _name(error) from error
-        except BaseException as error:  # noqa: BLE001  # also a cancelled call leaves an answer behind on the wire
-            await self._lost(error)
-        try:
-            await connection.send_command("EVAL", script.source, 1, ROOT, epoch, *arguments)
-            return await connection.read_response()
-        except ResponseError as error:
-            raise _name(error) from error
-        except BaseException as error:  # noqa: BLE001
-            await self._lost(error)
+            return await self._send(wire, "EVALSHA", script.sha, 1, ROOT, epoch, *arguments)
+        except _NoScript:
+            return await self._send(wire, "EVAL", script.source, 1, ROOT, epoch, *arguments)
 
-    async def _lost(self, error: BaseException) -> None:
-        await self.close()
-        if isinstance(error, RedisError | OSError | asyncio.TimeoutError):
-            raise StoreUnknown from error
-        raise error
+    async def _send(self, wire: Wire, *arguments: Argument) -> Any:
+        try:
+            return await wire.command(*arguments)
+        except ReplyError as error:
+            raise _name(error) from error
+        except BaseException as error:
+            # Also a cancelled call leaves an answer behind on the wire: whoever comes next must not take it for theirs.
+            await self.close()
+            if isinstance(error, OSError | TimeoutError):
+                raise StoreUnknown from error
+            raise
 
     async def close(self) -> None:
         """Drop the connection; the next call makes a new one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await _drop(connection)
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
 
 
-async def _drop(connection: AbstractConnection) -> None:
-    try:
-        await connection.disconnect(nowait=True)
-    except (TimeoutError, RedisError, OSError):
-        return  # it is gone already, which is what was wanted
+async def _read_epoch(wire: Wire) -> bytes:
+    """Return the epoch that is open on the very server process at the other end, or ``0``."""
+    info = await wire.command("INFO", "server")
+    epoch, run_id = await wire.command("HMGET", f"{ROOT}:meta", "epoch", "run_id")
+    return epoch if epoch and run_id and b"run_id:" + run_id in info else b"0"
 
 
-def _name(error: ResponseError) -> Exception:
+class _NoScript(Exception):
+    """The server does not have the script yet; it surely ran nothing."""
+
+
+def _name(error: ReplyError) -> Exception:
     """Return what a server's error means for the caller."""
     words = str(error)
+    if words.startswith("NOSCRIPT"):
+        return _NoScript()
     if words.startswith("FENCED"):
         return Fenced()
     if words.startswith(_NOT_RUN):

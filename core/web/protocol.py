@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from core.errors import InternalError, MalformedRequest
 from core.telemetry import REFUSALS, log
@@ -50,6 +50,12 @@ class Protocol(RequestHandler):
             resp = problem(MalformedRequest)
             resp.force_close()
         return super().finish_response(request, resp, start_time)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Name what ended a connection, in one line and without a trace; a body that cannot be read is no news."""
+        error = kw.get("exc_info")
+        if isinstance(error, Exception) and not isinstance(error, RequestPayloadError):
+            log("error", "connection_failed", error=error)
 
 
 class _Server(web.Server):

@@ -167,13 +167,16 @@ class Face:
         finally:
             connection.close()
 
-    def raw(self, sent: bytes, *, method: str = "POST", timeout_s: float = 10.0) -> Answer:
-        """Send these very bytes and return the first answer."""
+    def raw(self, sent: bytes, *, ends: bool = False, timeout_s: float = 10.0) -> Answer:
+        """Send these very bytes and return the first answer; ``ends`` when nothing may follow but the end."""
         with socket.create_connection((self.settings.host, self.settings.port), timeout_s) as connection:
             connection.sendall(sent)
-            response = http.client.HTTPResponse(connection, method=method)
-            response.begin()
-            return _read(response)
+            with connection.makefile("rb") as received:
+                status = int(received.readline().split()[1])
+                headers = {name.lower(): value for name, value in http.client.parse_headers(received).items()}
+                answer = Answer(status, headers, received.read(int(headers["content-length"])))
+                assert not ends or received.read(1) == b"", f"{answer} was not the last one"
+                return answer
 
     def operator(self, path: str, port: int = 0) -> Answer:
         """Ask an operations port; of serve, unless another is given."""

@@ -1,0 +1,440 @@
+"""The real scripts on a real Valkey against the oracle: any sequence of batches, deaths included.
+
+Hypothesis makes up what buyers, gateways, the clock, the projector and the operator do; after every batch each answer
+and everything the shard holds must be what `model.py` says, and no unit may have appeared or vanished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+import pytest
+import redis
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from model import Model, Order, Rule
+
+from core.backends.valkey import ROOT, ShardConnection, client
+from core.errors import Fenced, FlashproofError, StoreUnavailable, StoreUnknown
+from core.facts import open_record
+from core.ids import Names, fingerprint
+from core.local.stores import LocalStores
+from core.sale.catalog.product import Product
+from core.sale.catalog.store import write_rules
+from core.sale.orders.store import CancelItem, ExpiryStore, OrderStore, PayItem, PlaceItem, SettleStore
+from core.sale.orders.stream import next_id, parse_id
+from core.sale.stock.raise_units import import_name, raise_units
+from core.workers.projector import _Session
+
+ASK_AGAIN_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+WAIT_S: Final = 20.0
+RESTARTS_MOST: Final = 2
+BUYERS: Final = ("ann", "bob", "买家 7")
+NAMES: Final = Names(b"s" * 32)
+OWNERS: Final = {NAMES.order_id(buyer, f"key-{n}"): buyer for buyer in BUYERS for n in range(3)}
+ORDERS: Final = st.sampled_from(sorted(OWNERS))
+EVENTS: Final = st.sampled_from(["e0", "e1", "e2", "e3", "e4", "e5", "e6", "e7"])
+SKUS: Final = st.sampled_from(["HOT", "HOT", "HOT", "COLD", "COLD", "NONE"])
+# an order, whether its buyer sends the same body again, and the body otherwise
+ASKS: Final = st.lists(st.tuples(ORDERS, st.booleans(), SKUS, st.integers(1, 3)), min_size=1, max_size=6)
+STATUSES: Final = st.sampled_from(["paid", "paid", "paid", "started", "failed"])
+MISTAKES: Final = st.sampled_from(["", "", "", "", "", "amount", "currency"])
+REPORTS: Final = st.lists(
+    st.tuples(ORDERS, st.sampled_from(["sandbox", "other"]), EVENTS, STATUSES, MISTAKES), min_size=1, max_size=6
+)
+TOLD: Final = st.sampled_from(["delivered", "delivered", "paid", "reserved", "expired", "cancelled"])
+
+
+class Bench:
+    """The shard and everything that talks to it: made once, wiped before each example."""
+
+    def __init__(self, stores: LocalStores) -> None:
+        self.stores, self.url = stores, stores.valkey_url
+        self.loop = asyncio.new_event_loop()
+        self.orders, self.expiry, self.settle = OrderStore(self.url), ExpiryStore(self.url), SettleStore(self.url)
+        self.shard, self.client = ShardConnection(self.url), client(self.url)
+        self.plain = self._plain()
+        self.entry_ids: list[tuple[int, int]] = []
+        self.seen: Counter[str] = Counter()
+
+    def _plain(self) -> redis.Redis:
+        plain = redis.Redis.from_url(self.url)
+        plain.set_response_callback("XRANGE", lambda reply, **_: reply)  # a dictionary would keep one record of many
+        return plain
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        """Run a coroutine for a bounded time."""
+        return self.loop.run_until_complete(asyncio.wait_for(work, WAIT_S))
+
+    def begin(self, model: Model) -> None:
+        """Wipe the shard and open the sale."""
+        self.plain.flushall()
+        self.plain.hset(f"{ROOT}:meta", "gen", 5)
+        self.open(1)
+        for sku in model.rules:
+            self.put_terms(model, sku)
+
+    def open(self, epoch: int) -> None:
+        """Open an epoch on the server process that runs now."""
+        run_id = self.plain.info("server")["run_id"]
+        self.plain.hset(f"{ROOT}:meta", mapping={"epoch": epoch, "run_id": run_id})
+
+    def put_terms(self, model: Model, sku: str) -> None:
+        """Give the real shard the terms the model has."""
+        r = model.rules[sku]
+        product = Product(
+            sku=sku, title=sku, price=r.price, currency=r.currency, buyer_limit=r.limit, hold_ms=r.hold_ms,
+            opens_ms=r.opens_ms, closes_ms=r.closes_ms,
+        )  # fmt: skip
+        self.run(write_rules(self.client, [product]))
+
+    def restart(self) -> None:
+        """SIGKILL the server and start it on what it left on disk."""
+        self.stores.valkey.kill()
+        self.stores.valkey.start()
+        self.plain.close()
+        self.run(self.client.aclose())
+        self.client, self.plain = client(self.url), self._plain()
+
+    def now_ms(self) -> int:
+        """Return the server's own clock, as the scripts read it."""
+        seconds, micros = self.plain.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def dump(self) -> dict[str, Any]:
+        """Return everything the shard holds, decoded; a key nobody knows is an error."""
+        gen = int(self.plain.hget(f"{ROOT}:meta", "gen") or 0)
+        skus = ("HOT", "COLD")
+        halves = [f"{name}:{g}" for name in ("done", "events") for g in (gen, gen - 1)]
+        hashes = [*(f"sku:{sku}" for sku in skus), *(f"bought:{sku}" for sku in skus), "live", *halves, "imports"]
+        pipe = self.plain.pipeline(transaction=True)
+        for name in hashes:
+            pipe.hgetall(f"{ROOT}:{name}")
+        pipe.zrange(f"{ROOT}:due", 0, -1, withscores=True)
+        pipe.xrange(f"{ROOT}:facts")
+        pipe.keys("*")
+        *found, due, stream, keys = pipe.execute()
+        known = {f"{ROOT}:{name}" for name in [*hashes, "due", "facts", "meta", "skus"]}
+        assert {key.decode() for key in keys} <= known
+        hot, cold, hot_bought, cold_bought, live, done, done_before, events, events_before, imports = found
+        bought = {
+            sku: {buyer.decode(): int(units) for buyer, units in held.items()}
+            for sku, held in zip(skus, (hot_bought, cold_bought), strict=True)
+            if held
+        }
+        self.entry_ids = [parse_id(name) for name, _ in stream]
+        return {
+            "free": {"HOT": int(hot[b"free"]), "COLD": int(cold[b"free"])},
+            "bought": bought,
+            "live": _records(live),
+            "done": (_records(done), _records(done_before)),
+            "events": tuple({name.decode(): one for name, one in half.items()} for half in (events, events_before)),
+            "due": {name: int(score) for name, score in due},
+            "imports": {name: int(units) for name, units in imports.items()},
+            "entries": [[open_record(record) for record in fields[1::2]] for _, fields in stream],
+        }
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for one in (self.orders, self.expiry, self.settle, self.shard):
+            self.run(one.close())
+        self.run(self.client.aclose())
+        self.plain.close()
+        self.loop.close()
+
+
+def _records(raw: dict[bytes, bytes]) -> dict[bytes, list[Any]]:
+    return {name: msgspec.msgpack.decode(value) for name, value in raw.items()}
+
+
+class ShopMachine(RuleBasedStateMachine):
+    """One shop's life. `bench` is the real one, `model` what it must be."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.bench = bench
+        rules = {"HOT": Rule(price=1999, limit=3, hold_ms=DAY_MS), "COLD": Rule(price=7, limit=2, hold_ms=DAY_MS * 2)}
+        self.model = Model(rules)
+        self.bodies: dict[bytes, tuple[str, int]] = {}
+        self.epoch, self.restarts = 1, 0
+        bench.begin(self.model)
+        self.found = bench.dump()
+
+    # --- every step ---------------------------------------------------------------------------------------
+
+    def step(self, act: Callable[[], Awaitable[Any]], predict: Callable[[Model, int], Any]) -> Any:
+        """Do it to the real shard and to the model, and compare the answers and all that is left behind."""
+        began = self.bench.now_ms()
+        answers = self.bench.run(act())
+        found = self.bench.dump()
+        now = self.observed(found, began, self.bench.now_ms())
+        expected = predict(self.model, now)
+        note(f"  answered {answers}")
+        self.bench.seen.update(str(one[0]) for one in answers if one) if isinstance(answers, list) else None
+        assert answers == expected
+        assert found == self.model.state()
+        self.found = found
+        return answers
+
+    def observed(self, found: dict[str, Any], began: int, ended: int) -> int:
+        """Return the instant the script read from its own clock, from any trace of it; check it is plausible."""
+        traces = [fact.at_ms for entry in found["entries"][len(self.found["entries"]) :] for _, fact in entry]
+        for order_id, record in found["live"].items():
+            if record[9] and record[9] != self.found["live"].get(order_id, [0] * 10)[9]:
+                traces.append(record[9])
+        for order_id, score in found["due"].items():
+            pay_by = found["live"][order_id][7]
+            if score not in (pay_by, self.found["due"].get(order_id)):
+                traces.append(score - ASK_AGAIN_MS)
+        assert all(began <= trace <= ended for trace in traces), (began, traces, ended)
+        return int(traces[-1]) if traces else ended
+
+    @invariant()
+    def every_unit_is_free_held_or_sold(self) -> None:
+        """What was raised is what is free, held by a live order, or delivered; and buyers have what the counts say."""
+        for sku in self.model.rules:
+            held: dict[str, int] = {buyer: units for (of, buyer), units in self.model.sold.items() if of == sku}
+            for record in self.found["live"].values():
+                if record[2] == sku:
+                    held[record[3]] = held.get(record[3], 0) + record[4]
+            assert self.found["free"][sku] >= 0
+            assert self.found["free"][sku] + sum(held.values()) == self.model.raised.get(sku, 0)
+            assert self.found["bought"].get(sku, {}) == held
+        reserved = {order_id for order_id, record in self.found["live"].items() if record[0] == "reserved"}
+        assert set(self.found["due"]) == reserved
+
+    # --- buyers -------------------------------------------------------------------------------------------
+
+    def body(self, order_id: bytes, again: bool, sku: str, quantity: int) -> tuple[str, str, str, int]:
+        """Return what a buyer sends: a retry of what was sent before under this key, or something of its own."""
+        if not again or order_id not in self.bodies:
+            self.bodies[order_id] = (sku, quantity)
+        sku, quantity = self.bodies[order_id]
+        return sku, fingerprint(sku, quantity), OWNERS[order_id], quantity
+
+    async def placing(self, items: Sequence[PlaceItem], **how: Any) -> list[Any]:
+        """Send orders through the lane in one batch; answers as the model gives them."""
+        answers = await asyncio.gather(*[self.bench.orders.places.put(item) for item in items], **how)
+        return [
+            one if isinstance(one, Exception) else msgspec.structs.astuple(one) if one.state else (one.outcome,)
+            for one in answers
+        ]
+
+    @rule(asks=ASKS)
+    def place(self, asks: list[tuple[bytes, bool, str, int]]) -> None:
+        """Orders and retries, with the same body or another, several of one id in one batch."""
+        items = [PlaceItem(order_id, self.body(order_id, *rest)) for order_id, *rest in asks]
+        entries = len(self.found["entries"])
+        answers = self.step(lambda: self.placing(items), lambda model, now: model.place(items, now))
+        assert len(self.found["entries"]) - entries == any(answer[0] == "accepted" for answer in answers)
+
+    @rule(orders=st.lists(st.tuples(ORDERS, st.booleans()), min_size=1, max_size=6))
+    def cancel(self, orders: list[tuple[bytes, bool]]) -> None:
+        """Cancellations; some after the gateway was asked and had charged nothing."""
+
+        async def act() -> list[tuple[str, str]]:
+            lane = self.bench.orders.cancels
+            return [
+                (one.outcome, one.state) for one in await asyncio.gather(*[lane.put(CancelItem(*o)) for o in orders])
+            ]
+
+        self.step(act, lambda model, now: model.cancel(orders, now))
+
+    @rule(orders=st.lists(ORDERS, min_size=1, max_size=6))
+    def look(self, orders: list[bytes]) -> None:
+        """Where orders stand; reading changes nothing."""
+
+        async def act() -> list[Any]:
+            found = await asyncio.gather(*[self.bench.orders.tracks.put(order_id) for order_id in orders])
+            return [one and msgspec.structs.astuple(one) for one in found]
+
+        self.step(act, lambda model, now: [_seen(model.find(order_id)) for order_id in orders])
+
+    # --- gateways -----------------------------------------------------------------------------------------
+
+    @rule(reports=REPORTS, asked=st.booleans())
+    def pay(self, reports: list[tuple[bytes, str, str, str, str]], asked: bool) -> None:
+        """Payments begun, failed and made; repeated, late, of another amount, under another order's event."""
+        said = []
+        for order_id, gateway, event, status, mistake in reports:
+            order = self.model.find(order_id) or self.model.recorded.get(order_id)
+            amount, currency = (order.amount, order.currency) if order else (100, "CNY")
+            amount += mistake == "amount"
+            report = (gateway, event, status, amount, "USD" if mistake == "currency" else currency, 1_700_000_000_000)
+            said.append((order_id, report, self.model.recorded.get(order_id) if asked else None))
+
+        async def act() -> list[tuple[str, str]]:
+            items = [PayItem(one, (*report, known.record() if known else False)) for one, report, known in said]
+            answers = await asyncio.gather(*[self.bench.orders.payments.put(item) for item in items])
+            return [(one.outcome, one.state) for one in answers]
+
+        self.step(act, lambda model, now: model.pay(said, now))
+
+    # --- time, the projector, the operator ----------------------------------------------------------------
+
+    @precondition(lambda self: self.model.due)
+    @rule(data=st.data(), ago=st.integers(1, 5))
+    def time_passes(self, data: st.DataObject, ago: int) -> None:
+        """A reservation's time is over: the instants in its record and in the queue are moved to the past."""
+        order_id = data.draw(st.sampled_from(sorted(self.model.due)), label="order")
+        self.model.overdue(order_id, self.bench.now_ms() - ago)
+        order = self.model.live[order_id]
+        self.bench.plain.hset(f"{ROOT}:live", order_id, msgspec.msgpack.encode(order.record()))
+        self.bench.plain.zadd(f"{ROOT}:due", {order_id: order.pay_by})
+        self.found = self.bench.dump()
+
+    @rule(most=st.integers(1, 4), uncharged=st.lists(ORDERS, max_size=3))
+    def expire(self, most: int, uncharged: list[bytes]) -> None:
+        """The expirer's turn, with orders about which the gateway had been asked."""
+        self.step(
+            lambda: self.bench.expiry.release_due(most, ASK_AGAIN_MS, uncharged),
+            lambda model, now: model.expire(most, ASK_AGAIN_MS, uncharged, now),
+        )
+
+    @rule(orders=st.lists(st.tuples(ORDERS, TOLD), max_size=6), trim=st.integers(0, 3))
+    def settle(self, orders: list[tuple[bytes, str]], trim: int) -> None:
+        """The projector tells what PostgreSQL committed, even what is long since overtaken, and trims the journal."""
+        said = []
+        for order_id, state in orders:
+            live, known = self.model.live.get(order_id), self.model.recorded.get(order_id)
+            twice = live is not None and known is not None and live.placed != known.placed
+            said.append((order_id, known.state if twice and known else state, twice))
+        trim = min(trim, len(self.bench.entry_ids))
+        keep_from = next_id(*self.bench.entry_ids[trim - 1]) if trim else ""
+        self.found["entries"] = self.found["entries"][trim:]
+        self.step(lambda: self.bench.settle.settle(said, keep_from), lambda model, now: model.settle(said, trim))
+
+    @rule(import_id=st.integers(1, 6), sku=SKUS, units=st.integers(1, 5))
+    def raise_stock(self, import_id: int, sku: str, units: int) -> None:
+        """An import raises the stock, once whoever tries and however often."""
+        self.step(
+            lambda: raise_units(self.bench.shard, import_id, sku, units),
+            lambda model, now: model.raise_units(import_name(import_id), sku, units, now),
+        )
+
+    @rule(
+        sku=st.sampled_from(["HOT", "COLD"]),
+        window=st.sampled_from([(0, 0), (0, 0), (-DAY_MS, 0), (DAY_MS, 0), (-DAY_MS, -1_000), (-DAY_MS, DAY_MS)]),
+        limit=st.integers(1, 4),
+        price=st.sampled_from([0, 7, 1999]),
+    )
+    def change_terms(self, sku: str, window: tuple[int, int], limit: int, price: int) -> None:
+        """The operator changes price, limit and the sale window; orders placed before keep theirs."""
+        now, terms = self.bench.now_ms(), self.model.rules[sku]
+        terms.opens_ms, terms.closes_ms = (at and now + at for at in window)
+        terms.limit, terms.price = limit, price
+        self.bench.put_terms(self.model, sku)
+
+    @rule()
+    def a_day_passes(self) -> None:
+        """The projector turns the generation of finished orders and events: the older half is forgotten."""
+        self.bench.plain.hset(f"{ROOT}:meta", "gen_ms", self.bench.now_ms() - DAY_MS - 2_000)
+        session = _Session(None, None, None, self.bench.client, None)  # type: ignore[arg-type]  # it asks Valkey alone
+        self.step(session._turn_generation, lambda model, now: model.turn_generation())
+
+    # --- deaths -------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.restarts < RESTARTS_MOST)
+    @rule(asks=ASKS, after_ms=st.sampled_from([0.0, 0.3, 0.6, 1.0, 3.0]))
+    def die_in_the_middle(self, asks: list[tuple[bytes, bool, str, int]], after_ms: float) -> None:
+        """Valkey is killed during a batch and comes back: whole or untouched, then closed, then as before."""
+        self.restarts += 1
+        items = [PlaceItem(order_id, self.body(order_id, *rest)) for order_id, *rest in asks]
+        began = self.bench.now_ms()
+
+        async def act() -> list[Any]:
+            batch = asyncio.ensure_future(self.placing(items, return_exceptions=True))
+            await asyncio.sleep(after_ms / 1000)
+            self.bench.stores.valkey.kill()
+            return await batch
+
+        answers = self.bench.run(act())
+        self.bench.restart()
+        found = self.bench.dump()
+        placed = copy.deepcopy(self.model)
+        expected = placed.place(items, self.observed(found, began, self.bench.now_ms()))
+        unknown = [isinstance(one, Exception) for one in answers]
+        note(f"  answered {answers}")
+        if any(unknown):
+            assert all(isinstance(one, StoreUnknown | StoreUnavailable) for one in answers)
+            assert found in (self.model.state(), placed.state())
+        else:
+            assert answers == expected
+            assert found == placed.state()
+        if found == placed.state():
+            self.model = placed
+        self.found = found
+        self.stays_closed()
+        self.epoch += 1
+        self.bench.open(self.epoch)
+        self.step(lambda: self.placing(items), lambda model, now: model.place(items, now))
+
+    def stays_closed(self) -> None:
+        """On the new process nothing is sold, paid, released or raised; what reads or settles works."""
+        bench, order_id = self.bench, min(OWNERS)
+        for call in (
+            lambda: bench.orders.places.put(PlaceItem(order_id, ("HOT", "x", "eve", 1))),
+            lambda: bench.orders.payments.put(PayItem(order_id, ("sandbox", "e9", "paid", 1999, "CNY", 1, False))),
+            lambda: bench.orders.cancels.put(CancelItem(order_id, True)),
+            lambda: bench.expiry.release_due(10, ASK_AGAIN_MS, []),
+            lambda: raise_units(bench.shard, 99, "HOT", 5),
+        ):
+            assert isinstance(self.second_try(call), Fenced)
+        assert _seen(self.model.find(order_id)) == self.second_try(lambda: bench.orders.tracks.put(order_id))
+        assert self.second_try(lambda: bench.settle.settle([], "")) == 0
+        assert bench.dump() == self.found
+
+    def second_try(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the answer or the error of a call whose connection died with the old process."""
+
+        async def tried() -> Any:
+            try:
+                found = await call()
+            except FlashproofError as error:
+                return error
+            return msgspec.structs.astuple(found) if isinstance(found, msgspec.Struct) else found
+
+        first = self.bench.run(tried())
+        return self.bench.run(tried()) if isinstance(first, StoreUnknown | StoreUnavailable) else first
+
+
+def _seen(order: Order | None) -> tuple[Any, ...] | bool:
+    """Return what tracking says of an order."""
+    if order is None:
+        return False
+    return order.state, order.sku, order.quantity, order.amount, order.currency, order.pay_by
+
+
+@pytest.fixture
+def bench(stores: LocalStores) -> Iterator[Bench]:
+    """The shard to drive, alone."""
+    made = Bench(stores)
+    try:
+        yield made
+    finally:
+        made.plain.flushall()
+        made.close()
+
+
+def test_the_scripts_do_what_the_model_says_whatever_happens(bench: Bench) -> None:
+    """Stops: oversell, a lost or doubled unit, a retry that makes a second order, a charge without a cure, in batches."""
+    bounds = settings(
+        max_examples=int(os.environ.get("FLASHPROOF_TEST_EXAMPLES", "60")),
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=False,
+        print_blob=True,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        **({"database": None} if os.environ.get("CI") else {}),
+    )
+    run_state_machine_as_test(lambda: ShopMachine(bench), settings=bounds)
+    print(bench.seen)

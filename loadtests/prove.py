@@ -1,7 +1,7 @@
 """``flashproof prove``: a whole flash sale on stores of its own, everything checked, the verdict printed.
 
-The order: stores, server and projector up → catalog and keys in → one Locust scenario with arrivals on an absolute plan →
-wait until all is quiet → ask every open question again → read both stores → judge from the files alone → report.
+The order: stores, server and projector up → catalog and keys in → one Locust scenario with arrivals on an absolute plan
+→ wait until all is quiet → ask every open question again → read both stores → judge from the files alone → report.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from loadtests.summary import Budgets, Generator, Incident, Machine, Run
 EXIT_VOID: Final = 3
 ACCEPTED_P99_MS: Final = 100.0
 QUIET_MOST_S: Final = 30.0
-_DRAIN_S: Final = 20.0
+DRAIN_S: Final = 20.0
 _WANTED: Final = ("sold_out", "replay", "conflict", "expiry", "resale", "late_payment", "limit", "delivery")
 _PACKAGES: Final = ("locust", "aiohttp", "uvloop", "redis", "asyncpg")
 _NOT_TESTED: Final = (
@@ -59,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     cold: int
     workers: int
+    drain: float
     p99_ms: float
     kills: tuple[Kill, ...]
     fault: str
@@ -69,7 +70,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def main(argv: Sequence[str]) -> int:
     """Run a whole flash sale with real stores, check everything, print the verdict.
 
-    Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (cannot be judged), 64 bad usage.
+    Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (proves nothing), 64 bad usage.
     """
     options = read_options(argv)
     try:
@@ -111,6 +112,7 @@ def read_options(argv: Sequence[str]) -> Options:
     add("--seed", type=int, default=1, help="the same seed gives the same crowd (default 1)")
     add("--cold", type=int, default=200, help="how many other SKUs are on sale (default 200)")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
+    add("--drain", type=float, default=DRAIN_S, help="seconds the last buyers may go on afterwards (default 20)")
     add("--p99-ms", type=float, default=ACCEPTED_P99_MS, help="budget: accepted orders' p99 (default 100)")
     add(
         "--kill",
@@ -128,6 +130,7 @@ def read_options(argv: Sequence[str]) -> Options:
         ("--seed", options.seed, 0, 2**31),
         ("--cold", options.cold, 0, 1_000),
         ("--workers", options.workers, 1, 64),
+        ("--drain", options.drain, 0, 600),
         ("--p99-ms", options.p99_ms, 0.001, 60_000),
     )
     for name, value, least, most in bounds:
@@ -143,6 +146,7 @@ def read_options(argv: Sequence[str]) -> Options:
         seed=options.seed,
         cold=options.cold,
         workers=options.workers,
+        drain=options.drain,
         p99_ms=options.p99_ms,
         kills=parse_kills(options.kill),
         fault=options.fault,
@@ -165,16 +169,7 @@ def run_sale(options: Options, progress: Progress) -> None:
         cpu_before, began = shop.cpu_seconds(), time.time()
         _generate(options, shop, progress)
         cpu = {role: seconds - cpu_before.get(role, 0.0) for role, seconds in shop.cpu_seconds().items()}
-        sale_over = time.monotonic()
-        progress.step("waiting until all is quiet")
-        shop.wait_ready()
-        quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step)
-        progress.step("asking the open questions again")
-        resolve(
-            options.report, shop.url, names_secret=shop.settings.secret, sandbox_secret=shop.settings.sandbox_secret
-        )
-        quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step) and quiet
-        quiet_after_s = time.monotonic() - sale_over if quiet else None
+        quiet_after_s = _calm(options, shop, progress)
         progress.step("reading both stores")
         states = asyncio.run(collect.collect(shop.settings.postgres_dsn, shop.settings.valkey_url))
         versions = stores_versions(shop.settings) | {name: version(name) for name in _PACKAGES}
@@ -183,6 +178,20 @@ def run_sale(options: Options, progress: Progress) -> None:
     judge.write_json(options.report / "valkey.json", states[1])
     incidents = [_incident(one, _started(generator, began)) for one in shop.incidents]
     judge.write_json(options.report / "run.json", _run(options, generator, cpu, incidents, versions, quiet_after_s))
+
+
+def _calm(options: Options, shop: Deployment, progress: Progress) -> float | None:
+    """Wait until all is quiet and ask every open question again; return the seconds that took, None: it never was."""
+    began = time.monotonic()
+    progress.step("waiting until all is quiet")
+    shop.wait_ready()
+    if not wait_quiet(shop.settings, QUIET_MOST_S, progress.step):
+        return None
+    progress.step("asking the open questions again")
+    settings = shop.settings
+    resolve(options.report, shop.url, names_secret=settings.secret, sandbox_secret=settings.sandbox_secret)
+    quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step)
+    return time.monotonic() - began if quiet else None
 
 
 def _generate(options: Options, shop: Deployment, progress: Progress) -> None:
@@ -206,9 +215,9 @@ def _generate(options: Options, shop: Deployment, progress: Progress) -> None:
         "--fp-cold": str(options.cold),
         "--fp-hot-sku": HOT_SKU,
         "--fp-out": str(options.report),
-        "--fp-drain": str(_DRAIN_S),
+        "--fp-drain": str(options.drain),
     }
-    most_s = options.seconds + _DRAIN_S + 30.0
+    most_s = options.seconds + options.drain + 30.0
     log = options.report / "logs" / "locust.log"
     run_locust("flash_sale", arguments, to_environment(shop.settings), log, most_s, tick)
 

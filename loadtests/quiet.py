@@ -1,4 +1,4 @@
-"""Whether a shop is quiet: nothing left to project, to deliver or to expire. Cheap enough to ask four times a second."""
+"""Whether a shop is quiet: nothing left to project, to deliver or to expire. Cheap to ask."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from core.sale.orders.stream import FACTS, parse_id
 from core.settings import Settings
 
 _AGAIN_S: Final = 0.25
+STUCK_S: Final = 8.0  # longer than a reservation of the stage lives
 
 
 def wait_quiet(settings: Settings, most_s: float, waiting: Callable[[str], None]) -> bool:
-    """Return whether the shop became quiet within ``most_s`` seconds; ``waiting`` is told what it waits for."""
+    """Return whether the shop became quiet within ``most_s`` seconds; ``waiting`` is told what it waits for.
+
+    A shop in which nothing has moved for ``STUCK_S`` seconds will not become quiet; that is not waited out.
+    """
     until = time.monotonic() + most_s
+    before, moved_at = "", time.monotonic()
     while time.monotonic() < until:
         try:
             left = asyncio.run(_left(settings))
@@ -30,6 +35,10 @@ def wait_quiet(settings: Settings, most_s: float, waiting: Callable[[str], None]
             left = "a store to come back"  # killed on purpose; its supervisor is bringing it back
         if not left:
             return True
+        if left != before:
+            before, moved_at = left, time.monotonic()
+        elif time.monotonic() - moved_at > STUCK_S:
+            return False
         waiting(f"waiting for {left}")
         time.sleep(_AGAIN_S)
     return False

@@ -18,9 +18,32 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str
 
 
+_general: dict[type[Refusal], bytes] = {}  # the bodies of refusals without a detail of their own, made once
+
+
 def problem(refusal: Refusal | type[Refusal]) -> web.Response:
     """Return the response of a refusal. A class stands for its general message."""
-    kind = refusal if isinstance(refusal, type) else type(refusal)
+    if isinstance(refusal, type):
+        kind = refusal
+        body = _general.get(kind) or _general.setdefault(kind, _body(kind, kind.message()))
+    else:
+        kind = type(refusal)
+        body = _body(kind, str(refusal))
+    return web.Response(body=body, status=kind.status, headers=_headers(kind), content_type="application/problem+json")
+
+
+def _body(kind: type[Refusal], detail: str) -> bytes:
+    said = Problem(
+        type=f"urn:flashproof:{kind.code}",
+        title=kind.message().split(". ")[0].rstrip("."),
+        status=kind.status,
+        code=kind.code,
+        detail=detail,
+    )
+    return msgspec.json.encode(said)
+
+
+def _headers(kind: type[Refusal]) -> dict[str, str]:
     headers: dict[str, str] = {}
     if kind.outcome is not None:
         headers["X-Outcome"] = kind.outcome
@@ -28,16 +51,4 @@ def problem(refusal: Refusal | type[Refusal]) -> web.Response:
         headers["Retry-After"] = str(kind.retry_after_s)
     if kind.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = Problem(
-        type=f"urn:flashproof:{kind.code}",
-        title=kind.message().split(". ")[0].rstrip("."),
-        status=kind.status,
-        code=kind.code,
-        detail=kind.message() if isinstance(refusal, type) else str(refusal),
-    )
-    return web.Response(
-        body=msgspec.json.encode(body),
-        status=kind.status,
-        headers=headers,
-        content_type="application/problem+json",
-    )
+    return headers

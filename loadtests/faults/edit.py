@@ -1,4 +1,4 @@
-"""Changes a script or a query as it is loaded. An edit that finds nothing to change is an error: the fault must bite."""
+"""Changes a script or a query as it is loaded. An edit that finds nothing to change is an error: faults must bite."""
 
 from __future__ import annotations
 

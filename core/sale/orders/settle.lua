@@ -10,6 +10,9 @@
 -- PostgreSQL committed stays true in every epoch.
 -- Cost: 1 to 3 reads, up to 9 writes a batch.
 
+-- A release that was projected while a late payment reserved the order again is old news: a paid order stays paid.
+local BEFORE_PAYMENT = { reserved = true, expired = true, cancelled = true, paid = true }
+
 local states = unpack_value(ARGV[2])
 local ids = split_ids(ARGV[3])
 fetch(ids)
@@ -21,7 +24,7 @@ for i, id in ipairs(ids) do
       take(order[SKU], order[BUYER], -order[QUANTITY])
       returned = returned + order[QUANTITY]
       finish(id, state)
-    elseif state ~= 'reserved' and state ~= 'paid' and order[STATE] == 'paid' then
+    elseif order[STATE] == 'paid' and not BEFORE_PAYMENT[state] then
       finish(id, state)
     end
   end

@@ -1,0 +1,103 @@
+"""`flashproof prove` end to end: an honest shop passes, a broken one is caught by the right checker, kills lose nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtests.faults import FAULTS
+from tests.harness.proving import Proved, prove
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proved]:
+    yield prove(tmp_path_factory.mktemp("honest") / "run")
+
+
+def test_an_honest_shop_passes_and_every_checker_had_something_to_look_at(honest: Proved) -> None:
+    """A harness that cannot pass is switched off; one that passes on nothing is worse."""
+    assert honest.code == 0, honest.printed
+    assert honest.summary["verdict"] == "pass"
+    assert all(one["holds"] and one["checked"] > 0 for one in honest.summary["invariants"])
+    assert honest.summary["keys"]["duplicated"] == 0
+
+
+def test_the_verdict_fits_one_screen(honest: Proved) -> None:
+    """What scrolls away is not read."""
+    screen = [line for line in honest.printed.splitlines() if not line.startswith("[")]
+    assert len(screen) <= 24
+    assert "PASS" in honest.printed
+
+
+def test_a_run_can_be_judged_again_from_its_files(honest: Proved) -> None:
+    """A number that nobody can recompute is an opinion."""
+    again = [sys.executable, "-m", "core", "verify", str(honest.report)]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_card_key_is_left_in_anything_the_run_wrote(honest: Proved) -> None:
+    """History, reports and logs are mailed around."""
+    for path in honest.report.rglob("*"):
+        if path.is_file():
+            assert b"hot-0000" not in path.read_bytes(), path.name
+
+
+def test_the_report_is_there_and_latest_points_at_the_run(honest: Proved) -> None:
+    """The first thing people open."""
+    assert (honest.report / "report.html").stat().st_size > 5_000
+    assert (honest.report.parent / "latest").resolve() == honest.report.resolve()
+
+
+@pytest.mark.parametrize(("fault", "checker"), FAULTS.items())
+def test_a_planted_fault_is_found_by_its_checker(fault: str, checker: str, tmp_path: Path) -> None:
+    """A checker that was never seen to fail proves nothing."""
+    proved = prove(tmp_path / "run", "--fault", fault)
+    assert proved.code == 2, proved.printed
+    assert checker in proved.broken(), proved.printed
+    assert checker in proved.printed
+
+
+def test_kill_9_of_every_part_in_the_middle_of_a_sale_breaks_no_invariant(tmp_path: Path) -> None:
+    """Nexi77 lost 33 to 67 units in 4 of 4 kills."""
+    kills = "serve@1.2,work@2.4,valkey@3.6,postgres@4.8"
+    proved = prove(tmp_path / "run", "--kill", kills, "--seconds", "7", "--stock", "700")
+    assert proved.broken() == set(), proved.printed
+    assert proved.code == 0, proved.printed
+    killed = [one["what"] for one in proved.summary["incidents"]]
+    assert len(killed) == 4
+    assert all(one.get("planned", True) for one in proved.summary["incidents"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--rate", "0"], "--rate"),
+        (["--seconds", "nan"], "--seconds"),
+        (["--stock", "-5"], "--stock"),
+        (["--kill", "nginx@3"], "serve@3"),
+        (["--fault", "gremlin"], "no_stock_check"),
+        (["--rate", "many"], "invalid float"),
+    ],
+)
+def test_bad_usage_is_one_clear_line_and_code_64(options: list[str], words: str, tmp_path: Path) -> None:
+    """A typo must not start a database."""
+    argv = [sys.executable, "-m", "core", "prove", "--report", str(tmp_path / "run"), *options]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 64
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_directory_that_cannot_be_written_is_said_before_anything_starts(tmp_path: Path) -> None:
+    """Thirty seconds of load for nothing."""
+    (tmp_path / "file").write_text("")
+    argv = [sys.executable, "-m", "core", "prove", "--report", str(tmp_path / "file" / "run")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 64
+    assert "--report" in done.stderr

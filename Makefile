@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install prove test check bench lock clean
+.PHONY: help install prove test check profile bench lock clean
 
 help:  ## Show these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ check: install  ## Format, lint, types, walls
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_architecture.py $(ARGS)
+
+profile: install  ## A flash sale with flame graphs of the server and the projector: out/prove/latest/profile-*.svg
+	@$(BIN)/flashproof prove --profile $(ARGS)
 
 bench: install  ## Benchmarks of the scripts on real stores
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)

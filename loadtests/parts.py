@@ -128,3 +128,14 @@ def log_tail(path: Path) -> str:
         log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
         return log.read().decode(errors="replace").strip()
     return ""
+
+
+def worker_of(pid: int | None) -> int | None:
+    """Return the first child of a process, e.g. the worker that a server's parent started, or None."""
+    if pid is None:
+        return None
+    try:
+        children = psutil.Process(pid).children()
+    except psutil.Error:
+        return None
+    return int(children[0].pid) if children else None

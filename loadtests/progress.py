@@ -40,6 +40,11 @@ class Progress:
             at_once=False,
         )
 
+    def note(self, words: str) -> None:
+        """Say something that stays."""
+        self.end()
+        sys.stderr.write(words + "\n")
+
     def end(self) -> None:
         """Leave the line."""
         if self._open:

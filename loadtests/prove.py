@@ -29,6 +29,7 @@ from loadtests.deployment import CORE, Deployment
 from loadtests.faults import FAULTS
 from loadtests.kills import Kill, Timetable, parse_kills
 from loadtests.load import run_locust
+from loadtests.parts import worker_of
 from loadtests.progress import Progress
 from loadtests.quiet import versions as stores_versions
 from loadtests.quiet import wait_quiet
@@ -36,6 +37,7 @@ from loadtests.report import html, terminal
 from loadtests.resolve import resolve
 from loadtests.stage import HOT_SKU, set_stage
 from loadtests.summary import Budgets, Generator, Incident, Machine, Run
+from profiles.capture import Capture
 
 EXIT_VOID: Final = 3
 ACCEPTED_P99_MS: Final = 100.0
@@ -63,6 +65,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float
     kills: tuple[Kill, ...]
     fault: str
+    profile: bool
     report: Path
     command: str
 
@@ -121,6 +124,7 @@ def read_options(argv: Sequence[str]) -> Options:
         help="kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13",
     )
     add("--report", type=Path, metavar="DIR", help="where the run is written (default out/prove/<run id>)")
+    add("--profile", action="store_true", help="also draw flame graphs of a server worker and the projector (py-spy)")
     add("--fault", default="", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     bounds = (
@@ -150,6 +154,7 @@ def read_options(argv: Sequence[str]) -> Options:
         p99_ms=options.p99_ms,
         kills=parse_kills(options.kill),
         fault=options.fault,
+        profile=options.profile,
         report=options.report or Path("out/prove") / run_id,
         command=shlex.join(["flashproof", "prove", *argv]),
     )
@@ -166,10 +171,14 @@ def run_sale(options: Options, progress: Progress) -> None:
     with Deployment(options.report, workers=options.workers, launcher=launcher) as shop:
         shop.wait_ready()
         set_stage(shop.settings, options.stock, options.cold, progress.step)
+        captures = _captures(options, shop)
         cpu_before, began = shop.cpu_seconds(), time.time()
         _generate(options, shop, progress)
         cpu = {role: seconds - cpu_before.get(role, 0.0) for role, seconds in shop.cpu_seconds().items()}
         quiet_after_s = _calm(options, shop, progress)
+        for capture in captures:
+            if why := capture.finish():
+                progress.note(f"no flame graph {capture.svg.name}: {why}")
         progress.step("reading both stores")
         states = asyncio.run(collect.collect(shop.settings.postgres_dsn, shop.settings.valkey_url))
         versions = stores_versions(shop.settings) | {name: version(name) for name in _PACKAGES}
@@ -192,6 +201,18 @@ def _calm(options: Options, shop: Deployment, progress: Progress) -> float | Non
     resolve(options.report, shop.url, names_secret=settings.secret, sandbox_secret=settings.sandbox_secret)
     quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step)
     return time.monotonic() - began if quiet else None
+
+
+def _captures(options: Options, shop: Deployment) -> list[Capture]:
+    """Begin the flame graphs asked for: the first worker of serve, and the projector."""
+    if not options.profile:
+        return []
+    found = {"serve": worker_of(shop.pid("serve")), "work": shop.pid("work")}
+    return [
+        Capture(pid, options.seconds, options.report / f"profile-{name}.svg")
+        for name, pid in found.items()
+        if pid is not None
+    ]
 
 
 def _generate(options: Options, shop: Deployment, progress: Progress) -> None:

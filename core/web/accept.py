@@ -19,6 +19,7 @@ from core.telemetry import log
 
 _BURST_MOST: Final = 256  # some milliseconds of work
 _PAUSE_S: Final = 0.05  # when no more connections can be had
+_LAST_CALL_S: Final = 0.1  # for handshakes under way when the queue was closed
 _SHORT_OF_FILES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -39,11 +40,19 @@ class Acceptor:
         self._open = True
         self._loop.add_reader(self._listening.fileno(), self._ready)
 
-    def stop(self) -> None:
-        """Accept no more and close the listening socket."""
+    async def stop(self) -> None:
+        """Accept no more and close the listening socket, so that nobody who could send a request is reset.
+
+        Closing resets whoever waits in the kernel's queue. So its length is set to nothing first: then it holds one at
+        most, who else knocks is left to knock again (and refused after the close), and who is in is accepted.
+        """
+        self._listening.listen(0)
+        await asyncio.sleep(_LAST_CALL_S)
         self._open = False
         self._loop.remove_reader(self._listening.fileno())
+        self._ready()
         self._listening.close()
+        await asyncio.gather(*self._starting)
 
     def _ready(self) -> None:
         room = CONNECTIONS_MOST - self._connections() - len(self._starting)

@@ -1,8 +1,8 @@
 """One worker process of ``flashproof serve``: an event loop on the parent's listening socket.
 
-It stops when told (SIGTERM) and when its parent is gone (the pipe it was given ends). Stopping is draining: everything
-under way and everything that still arrives is answered, each answer closes its connection, and only when nothing has
-come for a moment does the worker leave.
+It stops when told (SIGTERM) and when its parent is gone (the pipe it was given ends). Stopping is draining: no new
+connection is let in, everything under way and everything that still arrives is answered, each answer closes its
+connection, and only when nothing has come for a moment does the worker leave.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ class Worker:
         log("info", "worker_ready")
         await stop.wait()
         loop.remove_reader(parent)
+        self.shop.draining = True
+        self._tracking.waiters.close()
+        await acceptor.stop()
         await self._drain()
-        acceptor.stop()
         listener.cancel()
         counting.cancel()
         flush_tallies()
@@ -109,8 +111,6 @@ class Worker:
             WAITERS.set(self._tracking.waiters.count)
 
     async def _drain(self) -> None:
-        self.shop.draining = True
-        self._tracking.waiters.close()
         loop = asyncio.get_running_loop()
         until, quiet_since = loop.time() + DRAIN_MOST_S, loop.time()
         while loop.time() < until and loop.time() - quiet_since < _QUIET_S:

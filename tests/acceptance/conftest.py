@@ -51,7 +51,6 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The decoded body."""
         return msgspec.json.decode(self.body)
 
     def refused(self, status: int, code: str, outcome: str = "not-executed") -> Answer:
@@ -143,7 +142,6 @@ class Face:
 
     @cached_property
     def described(self) -> Described:
-        """The document this shop serves."""
         return Described(self._send("GET", "/openapi.json", None, {}, PATIENCE_S).json)
 
     def ask(
@@ -254,7 +252,7 @@ class Face:
 
 
 class Books:
-    """Both stores, read directly."""
+    """Both stores, read past the shop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -329,6 +327,10 @@ class Shop(Face):
         self.books = Books(deployment.settings)
         self.mark = f"FPKEY-{secrets.token_hex(6)}"  # every card key begins so, and nothing else does
         self.keys: dict[str, set[str]] = {}
+
+    def face(self, settings: Settings) -> Face:
+        """Return another address of this shop."""
+        return Face(settings)
 
     def stock(self, units: int, **terms: Any) -> None:
         """Add a product and import card keys for it."""

@@ -191,7 +191,7 @@ class Model:
         return released, min(self.due.values(), default=0), ask
 
     def settle(self, said: Sequence[tuple[bytes, str, bool]], trim: int) -> int:
-        """settle.lua; `trim` journal entries are committed and dropped. Only what follows a payment ends a paid order."""
+        """settle.lua; `trim` journal entries are committed and dropped. A release never ends an order paid since."""
         returned = 0
         for order_id, state, undo in said:
             order = self.live.get(order_id)

@@ -26,6 +26,7 @@ PLENTY = 10**9
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A Valkey of our own with the shard open on it."""
     folder: Path = tmp_path_factory.mktemp("valkey")
     with EmbeddedValkey(folder) as running:
         asyncio.run(_open(running.url))

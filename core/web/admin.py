@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -82,7 +83,7 @@ def _product(options: argparse.Namespace) -> Product:
             price=parse_amount(options.price, options.currency),
             currency=options.currency,
             buyer_limit=options.limit,
-            hold_ms=round(options.hold * 1000),
+            hold_ms=round(options.hold * 1000) if math.isfinite(options.hold) else 0,
             opens_ms=parse_iso8601(options.opens_at) if options.opens_at else 0,
             closes_ms=parse_iso8601(options.closes_at) if options.closes_at else 0,
             low_stock=options.low,

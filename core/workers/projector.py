@@ -27,7 +27,8 @@ from core.facts import Placed
 from core.sale.delivery.deliver import cure, prepare
 from core.sale.delivery.store import forget_owed
 from core.sale.orders import journal
-from core.sale.orders.project import Entry, Outcome, project, read
+from core.sale.orders.entry import Entry, read
+from core.sale.orders.project import Outcome, project
 from core.sale.orders.store import SettleStore
 from core.sale.orders.stream import next_id, read_after, read_through
 from core.settings import BATCH_MOST, PROJECT_ENTRIES_MOST, PROJECT_RECORDS_MOST, Settings

@@ -302,7 +302,7 @@ class Books:
 
     def _read(self, key: bytes) -> object:
         store = self.valkey
-        read: dict[bytes, Callable[[], object]] = {
+        read: dict[object, Callable[[], object]] = {
             b"hash": lambda: store.hgetall(key),
             b"set": lambda: store.smembers(key),
             b"zset": lambda: store.zrange(key, 0, -1, withscores=True),
@@ -334,7 +334,13 @@ class Shop(Face):
 
     def stock(self, units: int, **terms: Any) -> None:
         """Add a product and import card keys for it."""
-        defaults = {"title": "礼品卡", "price": 1999, "currency": "CNY", "buyer_limit": 100, "hold_ms": HOUR_MS // 2}
+        defaults: dict[str, Any] = {
+            "title": "礼品卡",
+            "price": 1999,
+            "currency": "CNY",
+            "buyer_limit": 100,
+            "hold_ms": HOUR_MS // 2,
+        }
         product = Product(**(defaults | terms)).check()
         lines = [f"{self.mark}-{product.sku}-{number:05d}----pw" for number in range(units)]
         file = self.deployment.directory / f"{product.sku}.txt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -304,7 +304,7 @@ def test_workers_share_what_buyers_wait_for(shop: Shop) -> None:
 
     port = shop.settings.port
     with ThreadPoolExecutor(60) as pool:
-        waiting = []
+        waiting: list[Future[Answer]] = []
         while not busy() and len(waiting) < 60:
             waiting.append(pool.submit(shop.track, order, 20))
             time.sleep(0.05)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]  # comes with locust
@@ -117,7 +118,7 @@ def test_a_killed_valkey_is_told_and_every_retry_finds_its_order(shop: Shop) -> 
     codes = {told(answer) for answer in first.values() if answer.status != 201}
     assert codes, "nobody noticed"
     for key, answer in first.items():
-        retry = insisted(lambda key=key: shop.place("plain", buyer=f"ann-{key.split('-')[1]}", key=key))
+        retry = insisted(partial(shop.place, "plain", buyer=f"ann-{key.split('-')[1]}", key=key))
         assert retry.status in (200, 201)
         if answer.status == 201:
             assert (retry.status, retry.body) == (200, answer.body)
@@ -132,11 +133,10 @@ def test_a_frozen_valkey_is_unknown_in_bounded_time_and_the_retry_resolves(shop:
     assert shop.pay(warm).status == 200  # every lane has its connection, so what is sent now may be done
     free = shop.books.free("plain")
     event = shop.payment(unpaid)
-    buy: Callable[[], Answer] = lambda: shop.place("plain", buyer="bob", key="frozen")  # noqa: E731
-    pay: Callable[[], Answer] = lambda: shop.callback(event)  # noqa: E731
+    buy, pay = partial(shop.place, "plain", buyer="bob", key="frozen"), partial(shop.callback, event)
     with frozen(shop, "valkey"), ThreadPoolExecutor(4) as pool:
         began = time.monotonic()
-        waiting = [pool.submit(one) for one in (buy, pay, lambda: shop.track(unpaid, 5))]
+        waiting = [pool.submit(one) for one in (buy, pay, partial(shop.track, unpaid, 5))]
         readiness = pool.submit(shop.operator, "/readyz")
         assert [told(one.result()) for one in waiting[:2]] == ["outcome_unknown"] * 2
         assert 1.5 < time.monotonic() - began < 4

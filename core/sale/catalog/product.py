@@ -14,6 +14,7 @@ from core.settings import QUANTITY_MOST
 SKU: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOLD_MS: Final = range(1_000, 24 * 3_600_000 + 1)
 _TITLE_CHARS_MOST: Final = 200
+_TITLE: Final = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{_TITLE_CHARS_MOST}}}")
 
 
 class Product(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +38,8 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not SKU.fullmatch(self.sku):
             raise BadInput("the SKU must be 1 to 64 letters, digits, dots, dashes or underscores")
-        if not 1 <= len(self.title) <= _TITLE_CHARS_MOST:
-            raise BadInput(f"the title must have 1 to {_TITLE_CHARS_MOST} characters")
+        if not _TITLE.fullmatch(self.title):
+            raise BadInput(f"the title must have 1 to {_TITLE_CHARS_MOST} characters in UTF-8, none of them a control")
         try:
             minor_digits(self.currency)
         except ValueError as error:

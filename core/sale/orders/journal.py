@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from core.backends.postgres import Connection
 from core.backends.texts import text
 from core.errors import Fault
-
-if TYPE_CHECKING:
-    from core.sale.orders.project import Row
+from core.sale.orders.entry import Row
 
 
 class CursorMoved(Fault):

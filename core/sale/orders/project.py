@@ -7,33 +7,15 @@ decides that); a second charge never moves an order. So each kind is one stateme
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
 
 from core.backends.postgres import Connection
-from core.facts import Fact, Paid, Placed, Poison, Released, Stocked, close_record, open_record
+from core.facts import Paid, Placed, Released, Stocked, close_record
 from core.sale.delivery.deliver import deliver
 from core.sale.delivery.store import states
 from core.sale.orders import journal
-
-
-class Entry(NamedTuple):
-    """One stream entry: its id and its records."""
-
-    ms: int
-    seq: int
-    records: list[bytes]
-
-
-class Row(NamedTuple):
-    """One fact with its place in the journal."""
-
-    order_id: UUID
-    fact: Fact
-    ms: int
-    seq: int
-    record: int
+from core.sale.orders.entry import Entry, Row, read
 
 
 class Outcome(NamedTuple):
@@ -44,21 +26,6 @@ class Outcome(NamedTuple):
     facts: int
     poisoned: int
     oldest_ms: int  # instant of the oldest entry, 0 for none
-
-
-def read(entries: Iterable[Entry]) -> tuple[list[Row], list[tuple[int, int, int, str, bytes]]]:
-    """Return the facts of entries, and the records to set aside as (entry ms, seq, record, reason, raw)."""
-    rows: list[Row] = []
-    poison: list[tuple[int, int, int, str, bytes]] = []
-    for entry in entries:
-        for number, record in enumerate(entry.records):
-            try:
-                order_id, fact = open_record(record)
-            except Poison as error:
-                poison.append((entry.ms, entry.seq, number, str(error), record))
-            else:
-                rows.append(Row(UUID(bytes=order_id), fact, entry.ms, entry.seq, number))
-    return rows, poison
 
 
 async def project(connection: Connection, shard: int, entries: list[Entry], cursor: tuple[int, int]) -> Outcome:

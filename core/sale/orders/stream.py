@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from core.backends.valkey import ROOT, ShardConnection
-from core.sale.orders.project import Entry
+from core.sale.orders.entry import Entry
 
 FACTS: Final = f"{ROOT}:facts"
 

@@ -1,0 +1,380 @@
+"""The projector: facts become rows and keys exactly once, whatever dies, is repeated, or is done by two."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shop import PRICE, Shop, a_shop, run, until
+
+from core.backends import postgres
+from core.backends.valkey import ROOT, SHARD
+from core.facts import Placed, close_record
+from core.local.stores import LocalStores
+from core.sale.delivery import deliver as delivery
+from core.sale.delivery.deliver import TornClaim, deliver
+from core.sale.orders import journal
+from core.sale.orders.journal import CursorMoved
+from core.sale.orders.project import project
+from core.workers import projector as projector_module
+from core.workers.projector import Projector
+
+
+def test_every_kind_of_fact_becomes_rows_and_events_by_legal_moves(stores: LocalStores, tmp_path: Path) -> None:
+    """Stops: a kind of fact that is dropped, applied twice, or applied in an order the law forbids."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=5) as shop:
+            buyers = ("ann", "bob", "cid", "dan", "eve")
+            bought, gone, back, late, poor = await shop.sell(*[shop.item(buyer) for buyer in buyers])
+            assert [one.outcome for one in await shop.pay(bought)] == ["paid"]
+            assert await shop.cancel(back) == "cancelled"
+            assert await shop.expire(gone, late, poor) == 3
+            assert [one.outcome for one in await shop.pay(late)] == ["late"]
+            await shop.sell(shop.item("fay", quantity=3))
+            assert [one.outcome for one in await shop.pay(poor, bought)] == ["refund_due", "refund_due"]
+            await shop.drain()
+
+            lives = {"bought": bought, "gone": gone, "back": back, "late": late, "poor": poor}
+            assert {name: await shop.life(order_id) for name, order_id in lives.items()} == {
+                "bought": ["reserved", "paid", "delivered"],
+                "gone": ["reserved", "expired"],
+                "back": ["reserved", "cancelled"],
+                "late": ["reserved", "expired", "paid", "delivered"],
+                "poor": ["reserved", "expired", "refund_due"],
+            }
+            assert await shop.rows(
+                "SELECT order_id, amount, currency, applied, refusal FROM payments ORDER BY event_id"
+            ) == [
+                (UUID(bytes=bought), PRICE, "CNY", "first", ""),
+                (UUID(bytes=late), PRICE, "CNY", "late", ""),
+                (UUID(bytes=poor), PRICE, "CNY", "refund_due", "sold_out"),
+                (UUID(bytes=bought), PRICE, "CNY", "refund_due", "charged_twice"),
+            ]
+            assert len({*await shop.keys_of(bought), *await shop.keys_of(late)}) == 2
+            await shop.check()
+
+    run(test)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_however_the_journal_is_cut_into_turns_the_record_is_the_same(
+    stores: LocalStores, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Stops: facts applied kind by kind that only come out right when a batch holds all, or one, of an order's."""
+    cuts = data.draw(st.lists(st.integers(1, 3), min_size=8, max_size=8))
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path_factory.mktemp("cut"), units=4) as shop:
+            ids = await shop.sell(*[shop.item(buyer, quantity=n) for buyer, n in (("ann", 2), ("bob", 1), ("cid", 1))])
+            await shop.pay(ids[0], quantity=2)
+            await shop.expire(ids[1], ids[2])
+            await shop.pay(ids[1])
+            await shop.pay(ids[1])
+            await shop.sell(shop.item("dan"))
+            await shop.pay(ids[2])
+            for most in cuts:
+                if await shop.entries():
+                    outcome = await shop.project(most)
+                    await shop.settle.settle(outcome.settled, "")
+            assert not await shop.entries()
+            assert [await shop.state(order_id) for order_id in ids] == ["delivered", "delivered", "refund_due"]
+            assert sorted(await shop.rows("SELECT applied, refusal FROM payments")) == [
+                ("first", ""), ("late", ""), ("refund_due", "charged_twice"), ("refund_due", "sold_out")
+            ]  # fmt: skip
+            await shop.check()
+
+    run(test)
+
+
+def test_the_same_entries_again_change_nothing(stores: LocalStores, tmp_path: Path) -> None:
+    """Stops: a second run over the same entries that delivers again: the cursor says they are done."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=3) as shop:
+            (order_id,) = await shop.sell(shop.item("ann", quantity=2))
+            await shop.pay(order_id, quantity=2)
+            entries, cursor = await shop.entries(), await journal.cursor(shop.connection, SHARD)
+            outcome = await project(shop.connection, SHARD, entries, cursor)
+            assert (outcome.facts, outcome.keys, outcome.poisoned) == (2, 2, 0)
+            before = await shop.record()
+            for again in (entries, entries[1:]):
+                with pytest.raises(CursorMoved):
+                    await project(shop.connection, SHARD, again, cursor)
+            assert await shop.record() == before
+
+            # Even a cursor that was set back (which nothing does) gives no second key and no second payment.
+            await shop.connection.execute("UPDATE cursors SET entry_ms = $1, entry_seq = $2", *cursor)
+            await project(shop.connection, SHARD, entries, cursor)
+            after = await shop.record()
+            assert {name: rows for name, rows in after.items() if before[name] != rows} == {}
+
+    run(test)
+
+
+@pytest.mark.parametrize("where", ["placed", "stocked", "advance"])
+def test_a_death_before_the_commit_leaves_no_trace(
+    stores: LocalStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Stops: rows or keys outside the transaction that moves the cursor."""
+    step = getattr(journal, where)
+
+    async def die(*arguments: Any) -> None:
+        await step(*arguments)
+        raise ConnectionResetError("killed")
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=2) as shop:
+            (order_id,) = await shop.sell(shop.item("ann"))
+            await shop.pay(order_id)
+            before = await shop.record()
+            with monkeypatch.context() as patch:
+                patch.setattr(journal, where, die)
+                with pytest.raises(ConnectionResetError):
+                    await shop.project()
+            assert await shop.record() == before
+            async with shop.projector():
+                await shop.projected()
+            assert await shop.life(order_id) == ["reserved", "paid", "delivered"]
+            await shop.check()
+
+    run(test)
+
+
+def test_a_death_between_commit_and_settle_is_made_good_by_the_next_projector(
+    stores: LocalStores, tmp_path: Path
+) -> None:
+    """Stops: delivered orders that stay live in Valkey for ever, and a journal that is never trimmed."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=5) as shop:
+            paid, owed = await shop.sell(shop.item("ann", quantity=2), shop.item("bob"))
+            await shop.pay(paid, quantity=2)
+            assert (await shop.project()).keys == 2
+            assert await shop.live() == {paid: "paid", owed: "reserved"}
+            keys = await shop.keys_of(paid)
+            async with shop.projector():
+                await shop.projected()
+                assert await shop.live() == {owed: "reserved"}
+            assert await shop.keys_of(paid) == keys
+            assert (await shop.place(shop.item("ann", quantity=2)))[0].state == "delivered"
+            await shop.check()
+
+    run(test)
+
+
+def test_a_release_told_late_does_not_end_an_order_that_was_paid_meanwhile(stores: LocalStores, tmp_path: Path) -> None:
+    """Stops: expired → projected → paid late → "expired" settled: the paid order ended with its units held for ever."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=2) as shop:
+            (order_id,) = await shop.sell(shop.item("ann"))
+            await shop.expire(order_id)
+            outcome = await shop.project()
+            assert [one.outcome for one in await shop.pay(order_id)] == ["late"]
+            await shop.settle.settle(outcome.settled, "")
+            assert await shop.live() == {order_id: "paid"}
+            assert [one.outcome for one in await shop.pay(order_id)] == ["refund_due"]
+            async with shop.projector():  # its recovery tells the same old news once more
+                await shop.projected()
+            assert await shop.life(order_id) == ["reserved", "expired", "paid", "delivered"]
+            await shop.check()
+
+    run(test)
+
+
+def test_of_two_projectors_one_stands_by_and_takes_over_when_the_other_is_gone(
+    stores: LocalStores, tmp_path: Path
+) -> None:
+    """Stops: `flashproof work` started twice by mistake, and everything projected or delivered twice."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=60) as shop:
+            ids = [f"buyer-{n}" for n in range(30)]
+            async with shop.projector() as first, shop.projector(ready=False) as second:
+                await shop.stands(second, "standby")
+                orders = await shop.sell(*[shop.item(buyer, quantity=2) for buyer in ids[:15]])
+                await shop.pay(*orders, quantity=2)
+                await shop.projected()
+                assert (first.standing, second.standing) == ("open", "standby")
+                first.stop()
+                orders += await shop.sell(*[shop.item(buyer, quantity=2) for buyer in ids[15:]])
+                await shop.pay(*orders[15:], quantity=2)
+                await shop.stands(second, "open")
+                await shop.projected()
+            assert [await shop.state(order_id) for order_id in orders] == ["delivered"] * 30
+            assert await shop.rows("SELECT count(*), count(DISTINCT key_id) FROM deliveries") == [(60, 60)]
+            await shop.check()
+
+    run(test)
+
+
+def test_a_projector_that_lost_its_lock_cannot_commit(stores: LocalStores, tmp_path: Path) -> None:
+    """Stops: an old projector that was frozen, lost the shard, woke up and applied its turn on top of the new one's."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=2) as shop:
+            (order_id,) = await shop.sell(shop.item("ann"))
+            await shop.pay(order_id)
+            entries, cursor = await shop.entries(), await journal.cursor(shop.connection, SHARD)
+            async with shop.projector():
+                await shop.projected()
+            before = await shop.record()
+            with pytest.raises(CursorMoved):
+                await project(shop.connection, SHARD, entries, cursor)
+            assert await shop.record() == before
+
+    run(test)
+
+
+def test_a_record_with_a_flipped_byte_is_set_aside_and_its_neighbours_go_on(
+    stores: LocalStores, tmp_path: Path
+) -> None:
+    """Stops: one damaged record that stops the shop, drops its batch, or becomes a wrong order."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=5) as shop:
+            ids = await shop.sell(*[shop.item(buyer) for buyer in ("ann", "bob", "cid")])
+            (entry,) = await shop.entries()
+            records = [bytearray(record) for record in entry.records]
+            records[1][40] ^= 1
+            await shop.client.delete(f"{ROOT}:facts")
+            stranger = close_record(b"x" * 16, Placed("HOT", "", 0, 1, "CNY", 1, 1))[:-1]
+            fields = [word for record in (*records, stranger) for word in (b"r", bytes(record))]
+            await shop.client.execute_command("XADD", f"{ROOT}:facts", f"{entry.ms}-{entry.seq}", *fields)
+            (later,) = await shop.sell(shop.item("dan"))
+            await shop.pay(ids[0], later)
+            async with shop.projector():
+                await shop.projected()
+            assert [await shop.state(order_id) for order_id in (*ids, later)] == [
+                "delivered", "None", "reserved", "delivered"
+            ]  # fmt: skip
+            assert await shop.rows("SELECT record, reason, raw FROM quarantine ORDER BY record") == [
+                (1, "digest does not match", bytes(records[1])),
+                (3, "digest does not match", stranger),
+            ]
+            assert (await shop.live())[ids[1]] == "reserved", "its units stay with it until an operator has looked"
+            assert await shop.cancel(ids[1]) == "cancelled"
+            async with shop.projector():
+                await shop.projected()
+            assert ("no reservation to release",) in await shop.rows("SELECT reason FROM quarantine")
+            await shop.check()
+
+    run(test)
+
+
+@pytest.mark.parametrize("before", ["delivered", "expired"])
+def test_a_retry_older_than_every_record_of_it_gives_its_unit_back_and_keeps_the_old_order(
+    stores: LocalStores, tmp_path: Path, before: str
+) -> None:
+    """Stops: one key, two orders; or a unit that is reserved for ever because the order was over long ago."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=3) as shop:
+            (order_id,) = await shop.sell(shop.item("ann"))
+            await (shop.pay(order_id) if before == "delivered" else shop.expire(order_id))
+            await shop.drain()
+            keys = await shop.keys_of(order_id)
+            old = await shop.record()
+            gen = int(await shop.client.hget(f"{ROOT}:meta", "gen"))
+            await shop.client.delete(f"{ROOT}:done:{gen}", f"{ROOT}:done:{gen - 1}")
+
+            assert [one.outcome for one in await shop.place(shop.item("ann"))] == ["accepted"]
+            free = await shop.free()
+            async with shop.projector():
+                await shop.projected()
+            assert await shop.free() == free + 1
+            assert await shop.live() == {}
+            assert await shop.keys_of(order_id) == keys
+            assert {table: rows for table, rows in (await shop.record()).items() if table != "cursors"} == {
+                table: rows for table, rows in old.items() if table != "cursors"
+            }
+            (again,) = await shop.place(shop.item("ann"))
+            assert (again.outcome, again.state) == ("replayed", before)
+            await shop.check()
+
+    run(test)
+
+
+def test_a_death_before_such_a_retry_was_settled_gives_its_unit_back_once(stores: LocalStores, tmp_path: Path) -> None:
+    """Stops: a recovery that forgets the unit of the old retry, or gives it back a second time."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=3) as shop:
+            (order_id,) = await shop.sell(shop.item("ann"))
+            await shop.pay(order_id)
+            await shop.drain()
+            await shop.client.delete(f"{ROOT}:done:1")
+            await asyncio.sleep(0.002)  # the instant of the second placing tells the two apart
+            await shop.sell(shop.item("ann"))
+            outcome = await shop.project()
+            assert outcome.settled == [(order_id, "delivered", True)]
+            for _ in range(2):
+                async with shop.projector():
+                    await shop.projected()
+                await shop.check()
+            await shop.settle.settle(outcome.settled, "")
+            await shop.check()
+
+    run(test)
+
+
+def test_a_paid_order_without_a_free_key_is_delivered_after_an_import(stores: LocalStores, tmp_path: Path) -> None:
+    """Stops: paid, no key, for ever; and one order's want that stands before the orders of other products."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=3) as shop:
+            await shop.add("COLD")
+            await shop.stock(1, "COLD")
+            await shop.connection.execute("UPDATE card_keys SET state = 'void' WHERE sku = 'HOT' AND id % 3 > 0")
+            poor, cold = await shop.sell(shop.item("ann", quantity=2), shop.item("bob", sku="COLD"))
+            await shop.pay(poor, quantity=2)
+            await shop.pay(cold)
+            async with shop.projector():
+                await shop.projected()
+                assert await shop.state(cold) == "delivered"
+                assert await shop.state(poor) == "paid"
+                assert await shop.live() == {poor: "paid"}
+                await shop.stock(2)
+
+                async def cured() -> bool:
+                    return await shop.state(poor) == "delivered" and not await shop.live()
+
+                await until(cured, "the paid order has its keys")
+                await shop.projected()
+            assert len(await shop.keys_of(poor)) == 2
+            await shop._check_orders()
+
+    run(test)
+
+
+def test_one_product_without_keys_does_not_starve_the_cure_of_another(
+    stores: LocalStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops: a look at the first thousand orders that wait, all of one product, while keys of another are there."""
+    monkeypatch.setattr(projector_module, "BATCH_MOST", 2)
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=3) as shop:
+            await shop.add("LAST")
+            await shop.stock(1, "LAST")
+            await shop.connection.execute("UPDATE card_keys SET state = 'void'")
+            ids = await shop.sell(*[shop.item(buyer) for buyer in ("ann", "bob", "cid")], shop.item("dan", sku="LAST"))
+            await shop.pay(*ids)
+            await shop.drain()
+            await shop.stock(1, "LAST")
+
+            async def cured() -> bool:
+                return await shop.state(ids[3]) == "delivered"
+
+            async with shop.projector():
+                await until(cured, "the order of the product that has keys is delivered", 5)
+
+    run(test)

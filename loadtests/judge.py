@@ -52,6 +52,8 @@ CPU_MOST: Final = 0.95  # share of one core; above it the generator measures its
 WAKE_LAG_FLOOR_US: Final = 20_000  # p99 of wake lag that is always forgiven
 WAKE_LAG_SHARE: Final = 0.5  # … and beyond that, this share of the accepted p99
 SHED_MOST: Final = 0  # arrivals dropped because too many were under way
+HTTP_INTERNAL_ERROR: Final = 500
+EXPIRY_LATE_MOST_MS: Final = 1_000  # unpaid units come back so soon after their time
 UNSENT_MOST: Final = 0  # arrivals due but not sent when the run was over
 
 # An invariant that looked at nothing proves nothing;
@@ -97,6 +99,12 @@ def _broken(case: _Case) -> Iterable[str]:
         if not finding.holds:
             more = f" ({len(finding.violations) - 1} more)" if len(finding.violations) > 1 else ""
             yield f"{finding.name}: {finding.violations[0]}{more}"
+
+
+def _failed(case: _Case) -> Iterable[str]:
+    answers = sum(attempt.status == HTTP_INTERNAL_ERROR for attempt in case.files.evidence.attempts)
+    if answers:
+        yield f"{answers} requests were answered 500: the server failed in a way it has no name for."
 
 
 def _vacuous(case: _Case) -> Iterable[str]:
@@ -157,6 +165,16 @@ def _late(case: _Case) -> Iterable[str]:
             yield f"{name} took {p99 / 1000:.1f} ms at p99; the budget is {most_us / 1000:.1f} ms."
 
 
+def _tardy(case: _Case) -> Iterable[str]:
+    if case.files.run.incidents:
+        return  # while a part is down nothing expires; that it does afterwards is an invariant
+    pay_by = {order.id: order.pay_by_ms for order in case.files.evidence.postgres.orders}
+    expired = [event for event in case.files.evidence.postgres.events if event.after == "expired"]
+    late_ms = max((event.at_ms - pay_by.get(event.order_id, event.at_ms) for event in expired), default=0)
+    if late_ms > EXPIRY_LATE_MOST_MS:
+        yield f"Unpaid units came back {late_ms / 1000:.1f} s after their time; {EXPIRY_LATE_MOST_MS} ms is promised."
+
+
 def _few(case: _Case) -> Iterable[str]:
     least = case.files.run.budgets.accepted_per_s
     if least is not None and case.accepted_per_s < least:
@@ -165,6 +183,7 @@ def _few(case: _Case) -> Iterable[str]:
 
 RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] = (
     ("wrong", "an invariant is broken", _broken),
+    ("wrong", "a request was answered 500", _failed),
     ("void", "the run never reached a state it exists for", _vacuous),
     (
         "void",
@@ -177,6 +196,7 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     ("void", "the shop never became quiet", _restless),
     ("slow", "a latency budget is missed", _late),
     ("slow", "a throughput budget is missed", _few),
+    ("slow", f"unpaid units came back later than {EXPIRY_LATE_MOST_MS // 1000} s after their time", _tardy),
 )
 _GRAVITY: Final[tuple[Verdict, ...]] = ("wrong", "void", "slow")
 

@@ -51,6 +51,6 @@ class Timetable:
             self._left.pop(0)
 
     @property
-    def left(self) -> int:
-        """How many kills are still to come."""
-        return len(self._left)
+    def left(self) -> list[Kill]:
+        """The kills still to come."""
+        return list(self._left)

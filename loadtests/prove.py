@@ -88,11 +88,12 @@ def main(argv: Sequence[str]) -> int:
         summary = judge.judge(files)
         judge.write_json(options.report / "summary.json", summary)
         html.write(options.report, summary, files)
-    except (FlashproofError, OSError) as error:
-        if isinstance(error, BadInput):
-            raise
+    except BadInput:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever stood in the way, the run proves nothing: that is its own code
         progress.end()
-        sys.stderr.write(f"VOID: {error}\nlogs: {options.report / 'logs'}\n")
+        said = str(error) if isinstance(error, FlashproofError | OSError) else f"{type(error).__name__}: {error}"
+        sys.stderr.write(f"VOID: {said}\nlogs: {options.report / 'logs'}\n")
         return EXIT_VOID
     progress.end()
     _point_latest(options.report)
@@ -111,7 +112,7 @@ def read_options(argv: Sequence[str]) -> Options:
     add = parser.add_argument
     add("--rate", type=float, default=2000.0, help="attempts a second (default 2000)")
     add("--seconds", type=float, default=20.0, help="how long buyers arrive (default 20)")
-    add("--stock", type=int, default=10_000, help="keys of the hot SKU (default 10,000)")
+    add("--stock", type=int, help="keys of the hot SKU (default: a quarter of all attempts, 10,000 of 40,000)")
     add("--seed", type=int, default=1, help="the same seed gives the same crowd (default 1)")
     add("--cold", type=int, default=200, help="how many other SKUs are on sale (default 200)")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
@@ -127,6 +128,8 @@ def read_options(argv: Sequence[str]) -> Options:
     add("--profile", action="store_true", help="also draw flame graphs of a server worker and the projector (py-spy)")
     add("--fault", default="", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    if options.stock is None:
+        options.stock = max(1, min(1_000_000, round(options.rate * options.seconds / 4)))
     bounds = (
         ("--rate", options.rate, 1, 50_000),
         ("--seconds", options.seconds, 1, 3_600),
@@ -142,6 +145,11 @@ def read_options(argv: Sequence[str]) -> Options:
             raise BadInput(f"{name} must be from {least:,} to {most:,}, not {value}")
     if options.fault and options.fault not in FAULTS:
         raise BadInput(f"--fault: there are {', '.join(FAULTS)}")
+    kills = parse_kills(options.kill)
+    if kills and kills[-1].at_s >= options.seconds:
+        raise BadInput(
+            f"--kill: {kills[-1].what}@{kills[-1].at_s:g} would come after the sale of {options.seconds:g} s"
+        )
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{options.seed}-{os.getpid()}"
     return Options(
         rate=options.rate,
@@ -152,7 +160,7 @@ def read_options(argv: Sequence[str]) -> Options:
         workers=options.workers,
         drain=options.drain,
         p99_ms=options.p99_ms,
-        kills=parse_kills(options.kill),
+        kills=kills,
         fault=options.fault,
         profile=options.profile,
         report=options.report or Path("out/prove") / run_id,
@@ -173,9 +181,9 @@ def run_sale(options: Options, progress: Progress) -> None:
         set_stage(shop.settings, options.stock, options.cold, progress.step)
         captures = _captures(options, shop)
         cpu_before, began = shop.cpu_seconds(), time.time()
-        _generate(options, shop, progress)
+        undone = _generate(options, shop, progress)
         cpu = {role: seconds - cpu_before.get(role, 0.0) for role, seconds in shop.cpu_seconds().items()}
-        quiet_after_s = _calm(options, shop, progress)
+        quiet_after_s, left_open = _calm(options, shop, progress)
         for capture in captures:
             if why := capture.finish():
                 progress.note(f"no flame graph {capture.svg.name}: {why}")
@@ -185,22 +193,33 @@ def run_sale(options: Options, progress: Progress) -> None:
     generator = msgspec.json.decode((options.report / "generator.json").read_bytes(), type=Generator)
     judge.write_json(options.report / "postgres.json", states[0])
     judge.write_json(options.report / "valkey.json", states[1])
-    incidents = [_incident(one, _started(generator, began)) for one in shop.incidents]
+    started = _started(generator, began)
+    incidents = [_incident(one, started) for one in shop.incidents]
+    incidents += [
+        Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False) for kill in undone
+    ]
+    incidents += _dead_workers(options.report / "logs" / "serve.log", started)
+    if left_open:
+        incidents.append(Incident(at_us=0, what=f"{left_open} questions stayed open", planned=False))
     judge.write_json(options.report / "run.json", _run(options, generator, cpu, incidents, versions, quiet_after_s))
 
 
-def _calm(options: Options, shop: Deployment, progress: Progress) -> float | None:
-    """Wait until all is quiet and ask every open question again; return the seconds that took, None: it never was."""
+def _calm(options: Options, shop: Deployment, progress: Progress) -> tuple[float | None, int]:
+    """Wait until all is quiet and ask every open question again.
+
+    Returns:
+        the seconds that took (None: it never was quiet), and how many questions stayed open.
+    """
     began = time.monotonic()
     progress.step("waiting until all is quiet")
     shop.wait_ready()
     if not wait_quiet(shop.settings, QUIET_MOST_S, progress.step):
-        return None
+        return None, 0
     progress.step("asking the open questions again")
     settings = shop.settings
-    resolve(options.report, shop.url, names_secret=settings.secret, sandbox_secret=settings.sandbox_secret)
+    asked = resolve(options.report, shop.url, names_secret=settings.secret, sandbox_secret=settings.sandbox_secret)
     quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step)
-    return time.monotonic() - began if quiet else None
+    return (time.monotonic() - began if quiet else None), asked.left_open
 
 
 def _captures(options: Options, shop: Deployment) -> list[Capture]:
@@ -215,7 +234,8 @@ def _captures(options: Options, shop: Deployment) -> list[Capture]:
     ]
 
 
-def _generate(options: Options, shop: Deployment, progress: Progress) -> None:
+def _generate(options: Options, shop: Deployment, progress: Progress) -> list[Kill]:
+    """Run the scenario to its end; return the planned kills that were not carried out."""
     timetable = Timetable(options.kills, shop.kill)
     began: float | None = None
 
@@ -241,6 +261,7 @@ def _generate(options: Options, shop: Deployment, progress: Progress) -> None:
     most_s = options.seconds + options.drain + 30.0
     log = options.report / "logs" / "locust.log"
     run_locust("flash_sale", arguments, to_environment(shop.settings), log, most_s, tick)
+    return timetable.left
 
 
 def _started(generator: Generator, fallback: float) -> float:
@@ -254,6 +275,16 @@ def _started(generator: Generator, fallback: float) -> float:
 def _incident(one: Any, started: float) -> Incident:
     said = "kill -9 of" if one.planned else "unplanned end of"
     return Incident(at_us=round((one.at - started) * 1e6), what=f"{said} {one.what}", planned=one.planned)
+
+
+def _dead_workers(log: Path, started: float) -> list[Incident]:
+    """Return the workers whose death the server's parent noted; a kill of the whole server leaves no such line."""
+    found = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if '"worker_died"' in line:
+            at = float(msgspec.json.decode(line)["at"])
+            found.append(Incident(at_us=round((at - started) * 1e6), what="a worker of serve died", planned=False))
+    return found
 
 
 def _run(

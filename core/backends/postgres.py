@@ -28,6 +28,7 @@ _GONE: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server said goodbye between two queries and the socket is not yet seen closed
     asyncpg.CannotConnectNowError,
 )
 
@@ -118,7 +119,10 @@ class Postgres:
             connection.terminate()
             raise StoreUnknown(f"PostgreSQL was lost: {error}") from error
         finally:
-            await self._pool.release(connection, timeout=STORE_TIMEOUT_S)
+            try:
+                await self._pool.release(connection, timeout=STORE_TIMEOUT_S)
+            except (*_GONE, asyncpg.PostgresError, TimeoutError):
+                pass  # what was read stands; asyncpg has ended the connection
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
         """Return the rows of a query."""

@@ -48,13 +48,15 @@ _NOT_RUN: Final = (
 
 def client(url: str) -> redis.Redis:
     """Return an ordinary client (for pub/sub, boot and tools) that never retries: a lost reply is *unknown*."""
-    return redis.Redis.from_url(
+    pool = redis.BlockingConnectionPool.from_url(
         url,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=STORE_TIMEOUT_S * 5,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         max_connections=8,
+        timeout=STORE_TIMEOUT_S,  # a caller waits so long for one of them; then the store counts as out of reach
     )
+    return redis.Redis.from_pool(pool)
 
 
 async def assert_fit(url: str) -> None:
@@ -88,8 +90,9 @@ class ShardConnection:
     not done; or ``StoreUnknown``: nobody knows, and the connection is dropped so that no late answer is mistaken.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, *, once: bool = False) -> None:
+        """``once``: never reconnect; who must notice that the server was away (the projector) makes a new one."""
+        self._url, self._once, self._made = url, once, False
         self._wire: Wire | None = None
         self._epoch = b"0"
 
@@ -97,6 +100,8 @@ class ShardConnection:
         """Return a live connection, and learn the epoch if this server process is the one the shop is open on."""
         if self._wire is not None and self._wire.is_open:
             return self._wire
+        if self._once and self._made:
+            raise StoreUnavailable("the connection to Valkey was lost")
         wire: Wire | None = None
         try:
             wire = await connect(self._url)
@@ -105,7 +110,7 @@ class ShardConnection:
             if wire is not None:
                 wire.close()
             raise StoreUnavailable(f"Valkey cannot be reached: {error or type(error).__name__}") from error
-        self._wire = wire
+        self._wire, self._made = wire, True
         return wire
 
     async def call(self, script: Script, *arguments: Argument, fenced: bool = True) -> Any:

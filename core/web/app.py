@@ -90,9 +90,11 @@ class Shop:
         except FlashproofError as fault:
             log("error", "request_failed", path=request.rel_url.path, error=fault)
             response = problem(InternalError)
-        except (ConnectionError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             raise  # the client is gone; nobody is left to answer
-        except Exception as error:  # noqa: BLE001  # the last net: the process lives and the failure has a name
+        except Exception as error:  # the last net: the process lives and the failure has a name
+            if isinstance(error, ConnectionError) and request.transport is None:
+                raise  # the same, seen while its body was read
             log("error", "request_failed", path=request.rel_url.path, error=error)
             response = problem(InternalError)
         finally:

@@ -58,7 +58,7 @@ ROUTES: Final = (
         "list_products",
         "What is on sale, a page at a time",
         {200: ProductList},
-        (*_STORE, errors.InvalidPage),
+        (*_STORE, errors.InvalidPage, errors.Overloaded),
         parameters=(
             Parameter("after", "query", False, _TEXT, "The last SKU of the page before"),
             Parameter(
@@ -76,7 +76,7 @@ ROUTES: Final = (
         "show_product",
         "One product",
         {200: ProductView},
-        (*_STORE, errors.UnknownProduct),
+        (*_STORE, errors.UnknownProduct, errors.Overloaded),
         parameters=(Parameter("sku", "path", True, _TEXT, "The product's SKU"),),
     ),
     Route(

@@ -95,6 +95,7 @@ class Parent:
 
     async def _start(self) -> asyncio.subprocess.Process:
         fd = self._listening.fileno()
+        self._listening.listen(_BACKLOG)  # a worker that stopped by itself has shrunk the queue they all share
         # Workers are started the way this process was, whatever stands before the verb.
         launcher = sys.orig_argv[: sys.orig_argv.index("serve")]
         return await asyncio.create_subprocess_exec(
@@ -180,10 +181,10 @@ def main(argv: Sequence[str]) -> int:
         raise BadInput(f"--workers must be from 1 to {_WORKERS_MOST}")
     settings = load()
     set_level(settings.log_level)
+    asyncio.run(wait_for_stores(settings))
     metrics = tempfile.mkdtemp(prefix="flashproof-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
     try:
-        asyncio.run(wait_for_stores(settings))
         return asyncio.run(Parent(settings, options.workers, bind(settings.host, settings.port)).run())
     except OSError as error:
         raise Fault(f"cannot serve: {error}") from error

@@ -1,8 +1,8 @@
 """Agree: make Valkey say what PostgreSQL says, while selling is closed and the journal is drained.
 
 Used by the fence after Valkey restarted, lost its tail or was restored. In the ordinary case every comparison holds and
-nothing is written. Orders that Valkey has and PostgreSQL lacks even after the journal is drained (their fact was
-quarantined) are kept with their units: an operator decides.
+nothing is written. Orders that Valkey has and PostgreSQL lacks even after the journal is drained, or that Valkey has as
+paid and PostgreSQL not (their fact was quarantined), are kept with their units: an operator decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from core.ids import fingerprint
 from core.sale.orders.order import HOLDING
 
 _PAGE = 5_000
+_SCAN_MOST_S = 300.0  # one pass over all orders of a large shop
 _HOLDING = sorted(state.value for state in HOLDING)
+_UNPAID = ("expired", "cancelled")
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -45,18 +47,40 @@ async def agree(connection: Connection, store: redis.Redis) -> Repairs:
         RedisError, asyncpg errors: selling stays closed; the fence begins again.
     """
     repairs = Repairs()
+    await _agree_imports(connection, store, repairs)
     strays = await _agree_live(connection, store, repairs)
-    for row in await connection.fetch(text("sale/stock/wanted_stock.sql"), _HOLDING):
+    bought = await _wanted_bought(connection)
+    for row in await connection.fetch(text("sale/stock/wanted_stock.sql"), _HOLDING, timeout=_SCAN_MOST_S):
         sku = row["sku"]
         stray = strays.get(sku, {})
         free = row["raised"] - row["void"] - row["held"] - sum(stray.values())
         if int(await store.hget(f"{ROOT}:sku:{sku}", "free") or 0) != free:
             await store.hset(f"{ROOT}:sku:{sku}", "free", str(free))
             repairs.counters += 1
-        await _agree_bought(connection, store, sku, stray, repairs)
+        of = bought.get(sku, {})
+        for buyer, units in stray.items():
+            of[buyer] = of.get(buyer, 0) + units
+        await _agree_bought(store, sku, of, repairs)
     for row in await connection.fetch("SELECT id, units FROM imports WHERE raised_at IS NOT NULL"):
         await store.hsetnx(f"{ROOT}:imports", row["id"].to_bytes(16, "big"), row["units"])
     return repairs
+
+
+async def _wanted_bought(connection: Connection) -> dict[str, dict[str, int]]:
+    """Return what the record says: SKU, then buyer, to units."""
+    wanted: dict[str, dict[str, int]] = {}
+    rows = await connection.fetch(text("sale/stock/wanted_bought.sql"), _HOLDING, timeout=_SCAN_MOST_S)
+    for row in rows:
+        wanted.setdefault(row["sku"], {})[row["buyer"]] = row["units"]
+    return wanted
+
+
+async def _agree_imports(connection: Connection, store: redis.Redis, repairs: Repairs) -> None:
+    """Note imports whose units Valkey has, though the fact that told so was set aside: they stay on sale."""
+    for row in await connection.fetch("SELECT id FROM imports WHERE raised_at IS NULL"):
+        if await store.hexists(f"{ROOT}:imports", row["id"].to_bytes(16, "big")):
+            await connection.execute("UPDATE imports SET raised_at = now() WHERE id = $1", row["id"])
+            repairs.counters += 1
 
 
 async def _agree_live(connection: Connection, store: redis.Redis, repairs: Repairs) -> dict[str, dict[str, int]]:
@@ -64,14 +88,18 @@ async def _agree_live(connection: Connection, store: redis.Redis, repairs: Repai
     unseen: dict[bytes, list[object]] = {}
     async for name, value in store.hscan_iter(f"{ROOT}:live", count=_PAGE):
         unseen[name] = msgspec.msgpack.decode(value)
+    due = {name async for name, _ in store.zscan_iter(f"{ROOT}:due", count=_PAGE)}
     after = 0
-    while rows := await connection.fetch(text("sale/stock/wanted_live.sql"), after, _PAGE):
+    while rows := await connection.fetch(text("sale/stock/wanted_live.sql"), after, _PAGE, timeout=_SCAN_MOST_S):
         after = rows[-1]["seq"]
         pipe = store.pipeline(transaction=False)
         for row in rows:
             order_id = row["id"].bytes
             known = unseen.pop(order_id, None)
-            if known is not None and known[0] == row["state"]:
+            if known is not None and known[0] == "paid" and row["state"] == "reserved":
+                repairs.strays += 1
+                continue
+            if known is not None and known[0] == row["state"] and (known[0] == "paid" or order_id in due):
                 continue
             repairs.restored += 1
             pipe.hset(f"{ROOT}:live", order_id, _pack(_record(row)))
@@ -100,7 +128,7 @@ async def _part(
         pipe = store.pipeline(transaction=False)
         for order_id in page:
             record = unseen[order_id]
-            if order_id not in over:
+            if order_id not in over or (record[0] == "paid" and over[order_id] in _UNPAID):
                 sku, buyer, units = str(record[2]), str(record[3]), int(str(record[4]))
                 of = strays.setdefault(sku, {})
                 of[buyer] = of.get(buyer, 0) + units
@@ -115,13 +143,7 @@ async def _part(
     return strays
 
 
-async def _agree_bought(
-    connection: Connection, store: redis.Redis, sku: str, stray: dict[str, int], repairs: Repairs
-) -> None:
-    rows = await connection.fetch(text("sale/stock/wanted_bought.sql"), sku, _HOLDING)
-    wanted = {row["buyer"]: row["units"] for row in rows}
-    for buyer, units in stray.items():
-        wanted[buyer] = wanted.get(buyer, 0) + units
+async def _agree_bought(store: redis.Redis, sku: str, wanted: dict[str, int], repairs: Repairs) -> None:
     key = f"{ROOT}:bought:{sku}"
     known = {
         name.decode() if isinstance(name, bytes) else name: int(value)

@@ -11,8 +11,8 @@ import asyncio
 from typing import Final
 
 from core.clock import Clock
-from core.errors import Fenced, FlashproofError
-from core.sale.orders.pay import Paying
+from core.errors import Fenced, FlashproofError, Refusal
+from core.sale.orders.pay import NOT_THIS_ORDERS, Paying
 from core.sale.orders.store import ExpiryStore
 from core.sale.payments.port import Gateway, GatewaySilent
 from core.settings import EXPIRE_MOST
@@ -79,9 +79,15 @@ class Expirer:
             for gateway in self._gateways.values():
                 charge = await gateway.ask(order_id)
                 if charge is not None:
-                    await self._paying.pay(charge)
                     self._asked_first.pop(order_id, None)
+                    await self._paying.pay(charge)
                     return
+        except NOT_THIS_ORDERS as error:
+            # The gateway charged, but not what this order costs: the units go back, the staff have been alarmed.
+            log("error", "charge_does_not_fit", order=order_id.hex(), error=error)
+        except Refusal as error:
+            log("warning", "charge_not_taken", order=order_id.hex(), error=error)
+            return  # a store was in the way; asked again
         except GatewaySilent as error:
             first = self._asked_first.setdefault(order_id, now)
             if now - first < _ASK_MOST_S:

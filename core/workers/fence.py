@@ -59,7 +59,8 @@ async def open_shard(
     meta = {_text(name): _text(value) for name, value in (await store.hgetall(_META)).items()}
     noted: int = await connection.fetchval("SELECT epoch FROM cursors WHERE shard = $1", SHARD)
     epoch = int(meta.get("epoch", "0"))
-    if epoch and epoch == noted and meta.get("run_id") == run_id:
+    behind = _is_behind(await journal.cursor(connection, SHARD), meta.get("trimmed", ""))
+    if epoch and epoch == noted and meta.get("run_id") == run_id and not behind:
         EPOCH.set(epoch)
         return epoch
     await store.hset(_META, mapping={"epoch": "0"})
@@ -78,7 +79,7 @@ async def open_shard(
     await store.hset(_META, mapping={"run_id": run_id, "epoch": str(epoch)})
     EPOCH.set(epoch)
     log("info", "selling_open", epoch=epoch)
-    await raise_left_behind(connection, shard)
+    await raise_left_behind(connection, store, shard)
     return epoch
 
 
@@ -86,10 +87,15 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
+def _is_behind(cursor: tuple[int, int], trimmed: str) -> bool:
+    """Tell whether entries were trimmed that this PostgreSQL has not projected."""
+    return bool(trimmed) and parse_id(trimmed.encode()) > parse_id(next_id(*cursor).encode())
+
+
 async def _check_journal(connection: Connection, store: redis.Redis, trimmed: str) -> None:
     """Neither store may be older than the other thinks it is."""
     cursor = await journal.cursor(connection, SHARD)
-    if trimmed and parse_id(trimmed.encode()) > parse_id(next_id(*cursor).encode()):
+    if _is_behind(cursor, trimmed):
         raise JournalGap(f"{JournalGap.message()} Trimmed below {trimmed}, projected through {cursor[0]}-{cursor[1]}.")
     last = (0, 0)
     if await store.exists(FACTS):
@@ -107,10 +113,13 @@ async def _write_all_rules(connection: Connection, store: redis.Redis) -> None:
         await write_rules(store, [Product(**dict(row.items())) for row in rows])
 
 
-async def raise_left_behind(connection: Connection, shard: ShardConnection) -> None:
+async def raise_left_behind(connection: Connection, store: redis.Redis, shard: ShardConnection) -> None:
     """Raise the stock of imports whose command died between its commit and the counter."""
     rows = await connection.fetch("SELECT id, sku, units FROM imports WHERE raised_at IS NULL ORDER BY id LIMIT 1000")
     for row in rows:
+        # The command before it may have died too, between PostgreSQL and Valkey: the rule first.
+        terms = await connection.fetchrow(text("sale/catalog/product.sql"), row["sku"])
+        await write_rules(store, [Product(**dict(terms.items()))])
         outcome, _ = await raise_units(shard, row["id"], row["sku"], row["units"])
         if outcome == "raised":
             log("info", "stock_raised_late", import_id=row["id"], sku=row["sku"], units=row["units"])

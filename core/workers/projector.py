@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from core.backends import postgres, valkey
 from core.backends.postgres import PROJECTOR_LOCK, Connection
 from core.backends.valkey import ROOT, SHARD, ShardConnection
-from core.errors import FlashproofError
+from core.errors import FlashproofError, StoreUnavailable
 from core.facts import Placed
 from core.sale.delivery.deliver import cure, prepare
 from core.sale.delivery.store import forget_owed
@@ -32,7 +32,7 @@ from core.sale.orders.project import Outcome, project
 from core.sale.orders.store import SettleStore
 from core.sale.orders.stream import next_id, read_after, read_through
 from core.settings import BATCH_MOST, PROJECT_ENTRIES_MOST, PROJECT_RECORDS_MOST, Settings
-from core.telemetry import DELIVERED, OWED, PROJECT_SECONDS, PROJECTED, PROJECTOR_LAG, QUARANTINED, log
+from core.telemetry import DELIVERED, EPOCH, OWED, PROJECT_SECONDS, PROJECTED, PROJECTOR_LAG, QUARANTINED, log
 from core.workers.fence import open_shard, raise_left_behind
 
 # At most one transaction in this time. A turn has a price whatever its size (seven statements, a commit, a settle):
@@ -74,11 +74,13 @@ class Projector:
                 RedisError,
                 asyncpg.PostgresError,
                 asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
                 OSError,
             ) as error:
                 failures = 0 if time.monotonic() - began > 10 else failures + 1
                 log("warning", "projector_interrupted", error=error, standing=self.standing)
                 self.standing = "starting"
+                EPOCH.set(0)
                 await self._pause(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
 
     async def _pause(self, seconds: float) -> None:
@@ -90,7 +92,7 @@ class Projector:
     async def _session(self) -> None:
         """One life on one pair of connections."""
         connection = await postgres.connect(self._settings.postgres_dsn)
-        shard = ShardConnection(self._settings.valkey_url)
+        shard = ShardConnection(self._settings.valkey_url, once=True)
         store = valkey.client(self._settings.valkey_url)
         settle = SettleStore(self._settings.valkey_url)
         try:
@@ -137,11 +139,12 @@ class _Session:
             settle,
         )
         self._cursor = (0, 0)
+        self._epoch = 0
 
     async def work(self, stop: asyncio.Event) -> None:
         self._cursor = await journal.cursor(self._connection, SHARD)
         await self._recover()
-        await open_shard(self._connection, self._store, self._shard, self._drain)
+        self._epoch = await open_shard(self._connection, self._store, self._shard, self._drain)
         self._owner.standing = "open"
         chores_at = 0.0
         while not stop.is_set():
@@ -162,8 +165,10 @@ class _Session:
         entries = await read_after(self._shard, self._cursor, PROJECT_ENTRIES_MOST, block_ms)
         entries = _cut(entries)
         if not entries:
+            PROJECTOR_LAG.set(0)
             return False
         began = time.perf_counter()
+        PROJECTOR_LAG.set(max(0.0, time.time() - entries[0].ms / 1000))  # before the work: a stuck turn shows its age
         outcome = await project(self._connection, SHARD, entries, self._cursor)
         self._cursor = (entries[-1].ms, entries[-1].seq)
         PROJECT_SECONDS.observe(time.perf_counter() - began)
@@ -198,7 +203,8 @@ class _Session:
             await self._settle.settle([], next_id(entries[-1].ms, entries[-1].seq))
 
     async def _chores(self) -> None:
-        """Cure paid orders that wait for keys, raise what imports left behind, turn the generation of old records."""
+        """Check the epoch, cure paid orders without keys, raise what imports left, turn the generation of records."""
+        await self._look_at_epoch()
         states, keys = await cure(self._connection, BATCH_MOST)
         over = {order: state for order, state in states.items() if state != "paid"}
         if over:
@@ -206,8 +212,14 @@ class _Session:
             await forget_owed(self._connection, list(over))
         DELIVERED.inc(keys)
         OWED.set(len(states) - len(over))
-        await raise_left_behind(self._connection, self._shard)
+        await raise_left_behind(self._connection, self._store, self._shard)
         await self._turn_generation()
+
+    async def _look_at_epoch(self) -> None:
+        """End the session when Valkey was emptied or restored under our feet; the next one closes and opens anew."""
+        found = await self._store.hget(f"{ROOT}:meta", "epoch")
+        if int(found or 0) != self._epoch:
+            raise StoreUnavailable("Valkey lost the epoch this projector opened; opening anew")
 
     async def _turn_generation(self) -> None:
         meta = f"{ROOT}:meta"
@@ -217,8 +229,8 @@ class _Session:
             await self._store.hset(meta, "gen_ms", str(now_ms))
         elif now_ms - began_ms >= _GENERATION_MS:
             old = gen - 1
-            await self._store.hset(meta, mapping={"gen": str(gen + 1), "gen_ms": str(now_ms)})
             await self._store.unlink(f"{ROOT}:done:{old}", f"{ROOT}:events:{old}")
+            await self._store.hset(meta, mapping={"gen": str(gen + 1), "gen_ms": str(now_ms)})
 
 
 def _cut(entries: list[Entry]) -> list[Entry]:
@@ -237,4 +249,3 @@ def _count(outcome: Outcome) -> None:
     if outcome.poisoned:
         QUARANTINED.inc(outcome.poisoned)
         log("error", "records_quarantined", records=outcome.poisoned)
-    PROJECTOR_LAG.set(max(0.0, time.time() - outcome.oldest_ms / 1000))

@@ -334,14 +334,8 @@ class Shop(Face):
 
     def stock(self, units: int, **terms: Any) -> None:
         """Add a product and import card keys for it."""
-        defaults: dict[str, Any] = {
-            "title": "礼品卡",
-            "price": 1999,
-            "currency": "CNY",
-            "buyer_limit": 100,
-            "hold_ms": HOUR_MS // 2,
-        }
-        product = Product(**(defaults | terms)).check()
+        usual = {"title": "礼品卡", "price": 1999, "currency": "CNY", "buyer_limit": 100, "hold_ms": 1_800_000}
+        product = Product(**{**usual, **terms}).check()
         lines = [f"{self.mark}-{product.sku}-{number:05d}----pw" for number in range(units)]
         file = self.deployment.directory / f"{product.sku}.txt"
         file.write_text("\n".join(lines), encoding="utf-8")

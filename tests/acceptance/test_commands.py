@@ -222,8 +222,11 @@ def test_an_unreachable_store_is_one_clear_line(run: Run, product: str, tmp_path
     )
 
 
-def test_serve_and_work_wait_for_a_store_and_say_so(settings: Settings) -> None:
-    """Stops: a boot order that everyone must get right; a process that hangs in silence."""
+def test_serve_and_work_wait_for_a_store_and_say_so(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops: a boot order that everyone must get right; a process that hangs in silence, or stops and leaves litter."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     dsn = f"postgresql://flashproof@127.0.0.1:{free_ports(1)[0]}/flashproof"
     waiting = {verb: spawn(msgspec.structs.replace(settings, postgres_dsn=dsn), verb) for verb in ("serve", "work")}
     try:
@@ -237,7 +240,8 @@ def test_serve_and_work_wait_for_a_store_and_say_so(settings: Settings) -> None:
         for process in waiting.values():
             process.terminate()
             ended(process)
-    assert [process.returncode for process in waiting.values()] != [0, 0]
+    assert 0 not in [process.returncode for process in waiting.values()]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_sells_on_unfit_stores(settings: Settings, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,28 @@ def test_a_retry_gets_the_same_order_and_another_body_conflicts(shop: Shop) -> N
     assert other.status == 201
     assert other.json["order_id"] != first.json["order_id"]
     assert first.json["pay_url"].endswith(first.json["order_id"])
+
+
+def test_the_same_click_many_times_at_once_is_one_order(shop: Shop) -> None:
+    """Stops: a double click that both look for the order and both find none."""
+    before = shop.books.free("plain")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: shop.place("plain", buyer="dan", key="clicks"), range(8)))
+    assert sorted(answer.status for answer in answers) == [200] * 7 + [201]
+    assert len({answer.body for answer in answers}) == 1
+    assert shop.books.free("plain") == before - 1
+
+
+def test_a_buyer_may_have_any_name_and_a_payment_any_date(shop: Shop) -> None:
+    """Stops: a journal that stops at the first name or instant that one of the stores cannot take."""
+    for buyer, paid_at in (
+        ("🎁" * 128, "0001-01-01T00:00:00+23:59"),
+        ('"\u2028\u202e\\', "9999-12-31T23:59:59.999-23:59"),
+    ):
+        order = shop.placed("plain", buyer=buyer)
+        assert shop.pay(order, paid_at=paid_at).json["outcome"] == "paid"
+        assert len(shop.delivered(order)) == 1
+        assert shop.books.value("SELECT buyer FROM orders WHERE id = $1", UUID(order["order_id"])) == buyer
 
 
 def test_a_payment_wakes_the_waiting_buyer_with_the_key(shop: Shop) -> None:
@@ -316,6 +339,27 @@ def test_workers_share_what_buyers_wait_for(shop: Shop) -> None:
         states = {one.result().json["state"] for one in waiting}
     assert states <= {"paid", "delivered"}
     assert time.monotonic() - paid < SOON_S
+
+
+def test_a_buyer_who_walks_away_is_forgotten(shop: Shop) -> None:
+    """Stops: one waiter leaked by each closed browser, until nobody may wait any longer."""
+
+    def waiting() -> float:
+        lines = shop.operator("/metrics").body.decode().splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("flashproof_waiters "))
+
+    order = shop.placed("plain")
+    assert wait_until(lambda: waiting() == 0, SOON_S)
+    ask = f"GET /v1/orders/{order['order_id']}?wait=30 HTTP/1.1\r\nHost: shop\r\n"
+    ask += f"Authorization: Bearer {order['token']}\r\n\r\n"
+    address = (shop.settings.host, shop.settings.port)
+    buyers = [socket.create_connection(address, SOON_S) for _ in range(10)]
+    for buyer in buyers:
+        buyer.sendall(ask.encode())
+    assert wait_until(lambda: waiting() == 10, SOON_S)
+    for buyer in buyers:
+        buyer.close()
+    assert wait_until(lambda: waiting() == 0, SOON_S)
 
 
 def test_an_order_outlives_the_server(shop: Shop) -> None:

@@ -97,13 +97,15 @@ def insisted(ask: Callable[[], Answer]) -> Answer:
 def test_a_killed_valkey_is_told_and_every_retry_finds_its_order(shop: Shop) -> None:
     """Stops: an accepted order lost, or bought twice by the retry, when the store dies between two requests."""
     free = shop.books.free("plain")
-    over = threading.Event()
+    noticed, over = threading.Event(), threading.Event()
 
     def buy(number: int) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
         while not over.is_set() and len(answers) < 90:
             key = f"killed-{number}-{len(answers)}"
             answers[key] = shop.place("plain", buyer=f"ann-{number}", key=key)
+            if answers[key].status == 503:
+                noticed.set()
             time.sleep(0.02)
         return answers
 
@@ -111,7 +113,8 @@ def test_a_killed_valkey_is_told_and_every_retry_finds_its_order(shop: Shop) -> 
         buyers = [pool.submit(buy, number) for number in range(3)]
         time.sleep(0.2)
         assert shop.deployment.kill("valkey")
-        time.sleep(0.1)
+        while not noticed.wait(0.1) and not all(one.done() for one in buyers):
+            shop.deployment.kill("valkey")  # it came back before anyone asked
         assert wait_until(shop.is_ready, PATIENCE_S)
         over.set()
         first = {key: answer for one in buyers for key, answer in one.result().items()}

@@ -80,6 +80,7 @@ def test_kill_9_of_every_part_in_the_middle_of_a_sale_breaks_no_invariant(tmp_pa
         (["--seconds", "nan"], "--seconds"),
         (["--stock", "-5"], "--stock"),
         (["--kill", "nginx@3"], "serve@3"),
+        (["--kill", "serve@99"], "would come after"),
         (["--fault", "gremlin"], "no_stock_check"),
         (["--rate", "many"], "invalid float"),
     ],

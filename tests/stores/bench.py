@@ -72,6 +72,8 @@ class Bench:
         self.plain.close()
         self.run(self.client.aclose())
         self.client, self.plain = client(self.url), self._plain()
+        self.run(self.settle.close())
+        self.settle = SettleStore(self.url)
 
     def now_ms(self) -> int:
         """Return the server's own clock, as the scripts read it."""

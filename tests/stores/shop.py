@@ -78,10 +78,7 @@ class Shop:
         )
         self.names, self.vault = Names(self.settings.secret), Vault(self.settings.vault_key)
         self.connection: postgres.Connection = None
-        self.client = valkey.client(stores.valkey_url)
-        self.shard = ShardConnection(stores.valkey_url)
-        self.orders = OrderStore(stores.valkey_url)
-        self.expiry, self.settle = ExpiryStore(stores.valkey_url), SettleStore(stores.valkey_url)
+        self._call_up()
         self._files = self._events = 0
 
     async def empty(self) -> None:
@@ -94,10 +91,20 @@ class Shop:
 
     async def close(self) -> None:
         """Let go of every connection."""
+        await self._hang_up()
+        self.connection.terminate()
+
+    def _call_up(self) -> None:
+        """Make the clients of Valkey anew, as a process that starts does."""
+        url = self.settings.valkey_url
+        self.client, self.shard = valkey.client(url), ShardConnection(url)
+        self.orders, self.expiry, self.settle = OrderStore(url), ExpiryStore(url), SettleStore(url)
+
+    async def _hang_up(self) -> None:
+        """Drop the connections to Valkey."""
         for one in (self.orders, self.expiry, self.settle, self.shard):
             await one.close()
         await self.client.aclose()
-        self.connection.terminate()
 
     # --- the operator -------------------------------------------------------------------------------------
 
@@ -217,13 +224,13 @@ class Shop:
 
     async def kill_valkey(self, copy: Path | None = None) -> None:
         """SIGKILL Valkey and start it again; on an older copy of its data if one is given."""
-        await self.client.aclose()
+        await self._hang_up()
         await asyncio.to_thread(self.stores.valkey.kill)
         if copy is not None:
             shutil.rmtree(self.stores.valkey.home / "appendonlydir")
             shutil.copytree(copy, self.stores.valkey.home / "appendonlydir")
         await asyncio.to_thread(self.stores.valkey.start)
-        self.client = valkey.client(self.settings.valkey_url)
+        self._call_up()
 
     def copy_valkey(self, name: str) -> Path:
         """Copy Valkey's data as it is on disk now; return where the copy is."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, cast
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Literal, cast
 
 from core.clock import Clock, iso8601
-from core.errors import UnknownProduct
+from core.errors import Overloaded, UnknownProduct
 from core.sale.catalog.product import SKU, Product, stock_word
 from core.sale.catalog.store import Catalog
 from core.sale.catalog.view import ProductList, ProductView
@@ -19,8 +21,7 @@ class Browsing:
 
     def __init__(self, catalog: Catalog, clock: Clock) -> None:
         self._catalog, self._clock = catalog, clock
-        self._pages: dict[tuple[str, int], tuple[float, ProductList]] = {}
-        self._products: dict[str, tuple[float, ProductView]] = {}
+        self._kept: dict[object, tuple[float, asyncio.Task[Any]]] = {}
 
     async def page(self, after: str, limit: int) -> ProductList:
         """Return a page of products behind the SKU ``after``.
@@ -28,17 +29,7 @@ class Browsing:
         Raises:
             StoreUnavailable, StoreUnknown: a store did not say.
         """
-        now = self._clock.monotonic_s()
-        kept = self._pages.get((after, limit))
-        if kept is not None and now - kept[0] < _FRESH_S:
-            return kept[1]
-        products = await self._catalog.page(after, limit + 1)
-        views = await self._views(products[:limit])
-        page = ProductList(products=views, next=products[limit - 1].sku if len(products) > limit else None)
-        if len(self._pages) >= _KEPT_MOST:
-            self._pages.clear()
-        self._pages[after, limit] = (now, page)
-        return page
+        return cast(ProductList, await self._once((after, limit), lambda: self._page(after, limit)))
 
     async def product(self, sku: str) -> ProductView:
         """Return one product.
@@ -48,18 +39,37 @@ class Browsing:
         """
         if not SKU.fullmatch(sku):
             raise UnknownProduct
+        return cast(ProductView, await self._once(sku, lambda: self._product(sku)))
+
+    async def _once(self, what: object, ask: Callable[[], Coroutine[Any, Any, object]]) -> object:
+        """Return the answer that is fresh or being asked for; only where there is none, ask. A failure is not kept."""
         now = self._clock.monotonic_s()
-        kept = self._products.get(sku)
+        kept = self._kept.get(what)
         if kept is not None and now - kept[0] < _FRESH_S:
-            return kept[1]
+            return await asyncio.shield(kept[1])
+        if len(self._kept) >= _KEPT_MOST:
+            self._kept = {key: one for key, one in self._kept.items() if now - one[0] < _FRESH_S}
+        if len(self._kept) >= _KEPT_MOST:
+            raise Overloaded
+        task = asyncio.create_task(ask())
+        task.add_done_callback(lambda done: self._forget_failure(what, done))
+        self._kept[what] = (now, task)
+        return await asyncio.shield(task)
+
+    def _forget_failure(self, what: object, done: asyncio.Task[Any]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._kept.pop(what, None)
+
+    async def _page(self, after: str, limit: int) -> ProductList:
+        products = await self._catalog.page(after, limit + 1)
+        views = await self._views(products[:limit])
+        return ProductList(products=views, next=products[limit - 1].sku if len(products) > limit else None)
+
+    async def _product(self, sku: str) -> ProductView:
         product = await self._catalog.product(sku)
         if product is None:
             raise UnknownProduct
-        view = (await self._views([product]))[0]
-        if len(self._products) >= _KEPT_MOST:
-            self._products.clear()
-        self._products[sku] = (now, view)
-        return view
+        return (await self._views([product]))[0]
 
     async def _views(self, products: list[Product]) -> list[ProductView]:
         frees = await self._catalog.free([product.sku for product in products]) if products else []

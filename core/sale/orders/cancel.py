@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.errors import NotCancellable, StoreUnavailable, UnknownOrder
-from core.sale.orders.pay import Paying
+from core.sale.orders.pay import NOT_THIS_ORDERS, Paying
 from core.sale.orders.record import Records
 from core.sale.orders.store import CancelItem, OrderStore
 from core.sale.payments.port import Gateway, GatewaySilent
@@ -41,5 +41,8 @@ class Cancelling:
             except GatewaySilent as error:
                 raise StoreUnavailable("The payment gateway does not say whether it charged; try again.") from error
             if charge is not None:
-                await self._paying.pay(charge)
+                try:
+                    await self._paying.pay(charge)
+                except NOT_THIS_ORDERS as error:
+                    raise NotCancellable("A payment for this order needs the staff's attention first.") from error
                 raise NotCancellable("The order has just been paid.")

@@ -21,6 +21,8 @@ REFUSED: Final[dict[str, type[Refusal]]] = {
     "currency_mismatch": CurrencyMismatch,
     "event_reused": EventReused,
 }
+# A charge that is real, but not for what this order costs.
+NOT_THIS_ORDERS: Final = (AmountMismatch, CurrencyMismatch, EventReused)
 
 
 class Paying:

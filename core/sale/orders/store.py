@@ -61,8 +61,8 @@ class CancelItem(NamedTuple):
 class Lane:
     """A connection with its measurements."""
 
-    def __init__(self, url: str, name: str) -> None:
-        self._connection = ShardConnection(url)
+    def __init__(self, url: str, name: str, *, once: bool = False) -> None:
+        self._connection = ShardConnection(url, once=once)
         self._seconds = CALL_SECONDS.labels(name)
         self.size = BATCH_SIZE.labels(name).observe
 
@@ -137,10 +137,10 @@ class ExpiryStore:
 
 
 class SettleStore:
-    """What the projector tells Valkey after each commit."""
+    """What the projector tells Valkey after each commit, on a connection that never reconnects in silence."""
 
     def __init__(self, valkey_url: str) -> None:
-        self._lane = Lane(valkey_url, "settle")
+        self._lane = Lane(valkey_url, "settle", once=True)
 
     async def settle(self, orders: Sequence[tuple[bytes, str, bool]], keep_from: str) -> int:
         """Tell the states PostgreSQL committed and trim the journal below ``keep_from`` (``ms-seq``; '' trims nothing).

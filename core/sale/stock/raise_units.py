@@ -6,6 +6,7 @@ from typing import Final
 
 from core.backends.texts import Script
 from core.backends.valkey import ShardConnection
+from core.errors import BadInput
 
 RAISE: Final = Script("sale/stock/raise.lua")
 
@@ -20,7 +21,10 @@ async def raise_units(connection: ShardConnection, import_id: int, sku: str, uni
 
     Raises:
         Fenced: selling is closed; ``flashproof work`` raises it when it opens.
+        BadInput: Valkey does not know the product.
         StoreUnavailable, StoreUnknown: it may be tried again without harm.
     """
     outcome, free = await connection.call(RAISE, import_name(import_id), sku, units)
+    if outcome == b"unknown_product":
+        raise BadInput(f"Valkey does not know the product {sku} yet; run `flashproof product add {sku} …` again")
     return outcome.decode(), int(free)

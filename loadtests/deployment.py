@@ -35,6 +35,7 @@ CORE: Final = (sys.executable, "-m", "core")
 STOP_MOST_S: Final = DRAIN_MOST_S + 5.0
 RUN_MOST_S: Final = 300.0
 READY_MOST_S: Final = 30.0
+METRICS_MOST_S: Final = 5.0
 LOOK_S: Final = 0.05
 _PORTS: Final = range(20_000, 32_000)
 PAUSE_LEAST_S: Final = 0.1
@@ -207,6 +208,18 @@ class Deployment:
                 if watched.gave_up or time.monotonic() > deadline:
                     raise Fault(f"{name} is not ready:\n{log_tail(watched.part.log_file)}")
                 time.sleep(LOOK_S)
+
+    def metrics(self, what: str) -> str:
+        """Return what serve or work has counted, as Prometheus's text; nothing if it does not answer."""
+        port = self.settings.ops_port if what == "serve" else self.settings.work_ops_port
+        connection = http.client.HTTPConnection(self.settings.ops_host, port, timeout=METRICS_MOST_S)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException):
+            return ""
+        finally:
+            connection.close()
 
     def kill(self, what: str) -> bool:
         """SIGKILL serve (with its workers), work, valkey or postgres; it is brought back.

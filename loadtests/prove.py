@@ -187,6 +187,8 @@ def run_sale(options: Options, progress: Progress) -> None:
         for capture in captures:
             if why := capture.finish():
                 progress.note(f"no flame graph {capture.svg.name}: {why}")
+        for part in ("serve", "work"):
+            (options.report / f"metrics-{part}.txt").write_text(shop.metrics(part), encoding="utf-8")
         progress.step("reading both stores")
         states = asyncio.run(collect.collect(shop.settings.postgres_dsn, shop.settings.valkey_url))
         versions = stores_versions(shop.settings) | {name: version(name) for name in _PACKAGES}

@@ -207,19 +207,19 @@ class Model:
         del self.entries[:trim]
         return returned
 
-    def raise_units(self, import_id: bytes, sku: str, units: int, now: int) -> tuple[str, int]:
+    def raise_units(self, import_id: bytes, sku: str, units: int, now: int) -> list[bytes | int]:
         """raise.lua."""
         rule = self.rules.get(sku)
         if rule is None:
-            return "unknown_product", 0
+            return [b"unknown_product", 0]
         if import_id in self.imports:
-            return "repeated", rule.free
+            return [b"repeated", rule.free]
         self.imports[import_id] = units
         rule.free += units
         self.raised[sku] = self.raised.get(sku, 0) + units
         with self._entry() as say:
             say(import_id, Stocked(sku, units, now))
-        return "raised", rule.free
+        return [b"raised", rule.free]
 
     def turn_generation(self) -> None:
         """A day has passed: the older half of the finished orders and of the events is forgotten."""

@@ -33,7 +33,7 @@ from core.ids import Names, fingerprint
 from core.local.stores import LocalStores
 from core.sale.orders.store import CancelItem, PayItem, PlaceItem
 from core.sale.orders.stream import next_id
-from core.sale.stock.raise_units import import_name, raise_units
+from core.sale.stock.raise_units import RAISE, import_name, raise_units
 from core.workers.projector import _Session
 
 ASK_AGAIN_MS: Final = 60_000
@@ -101,7 +101,7 @@ class ShopMachine(RuleBasedStateMachine):
         expected = predict(self.model, now)
         note(f"  answered {answers}")
         if isinstance(answers, list):
-            self.bench.seen.update(one[0] for one in answers if one)
+            self.bench.seen.update(one[0] for one in answers if isinstance(one, tuple))
         assert answers == expected
         assert found == self.model.state()
         self.found = found
@@ -270,7 +270,7 @@ class ShopMachine(RuleBasedStateMachine):
     def raise_stock(self, import_id: int, sku: str, units: int) -> None:
         """An import raises the stock, once whoever tries and however often."""
         self.step(
-            lambda: raise_units(self.bench.shard, import_id, sku, units),
+            lambda: self.bench.shard.call(RAISE, import_name(import_id), sku, units),
             lambda model, now: model.raise_units(import_name(import_id), sku, units, now),
         )
 

@@ -16,6 +16,7 @@ from core.errors import BadSetting
 BATCH_MOST: Final = 1_000  # items in one script call; Lua's unpack ends near 8,000 values, XADD takes two an item
 WAITING_MOST: Final = 4_000  # items a worker keeps waiting for their batch; beyond it: 503
 BODY_MOST: Final = 4_096  # bytes of an order or a callback; the largest honest one is under 1,000
+KEEPALIVE_S: Final = 75.0  # an idle connection, or a request head that does not go on, is closed after that
 BODY_DEADLINE_S: Final = 5.0  # a body not whole by then is cut off
 BUYER_CHARS_MOST: Final = 128
 IDEMPOTENCY_KEY_CHARS_MOST: Final = 128

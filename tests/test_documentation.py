@@ -42,7 +42,7 @@ def test_every_verb_that_is_named_exists_and_every_verb_is_named() -> None:
 def test_every_setting_is_in_the_readme_and_the_other_way_round() -> None:
     """A setting that only the code knows is set wrong."""
     in_code = {variable(field) for field in Settings.__struct_fields__}
-    in_readme = {name for name in re.findall(r"`(FLASHPROOF_[A-Z_]+)`", README)}
+    in_readme = set(re.findall(r"`(FLASHPROOF_[A-Z_]+)`", README))
     assert in_readme == in_code
 
 

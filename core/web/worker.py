@@ -33,7 +33,7 @@ from core.sale.orders.record import Records
 from core.sale.orders.store import OrderStore
 from core.sale.orders.track import Tracking, Waiters
 from core.sale.payments.registry import gateways as gateways_of
-from core.settings import DRAIN_MOST_S, Settings, load
+from core.settings import DRAIN_MOST_S, KEEPALIVE_S, Settings, load
 from core.telemetry import WAITERS, flush_tallies, log, set_level
 from core.web.accept import Acceptor
 from core.web.app import Shop
@@ -78,7 +78,11 @@ class Worker:
             loop.add_signal_handler(name, stop.set)
         loop.add_reader(parent, stop.set)
         runner = Runner(
-            self.shop.application(), access_log=None, handler_cancellation=True, shutdown_timeout=DRAIN_MOST_S
+            self.shop.application(),
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=DRAIN_MOST_S,
         )
         await runner.setup()
         server = runner.server

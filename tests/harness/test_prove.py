@@ -1,4 +1,4 @@
-"""`flashproof prove` end to end: an honest shop passes, a broken one is caught by the right checker, kills lose nothing."""
+"""`flashproof prove` end to end: an honest shop passes, a broken one is caught, kills lose nothing."""
 
 from __future__ import annotations
 

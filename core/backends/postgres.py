@@ -85,6 +85,10 @@ async def migrate(connection: Connection) -> list[str]:
     return names
 
 
+async def _keep_as_it_is(connection: Connection) -> None:
+    """Skip asyncpg's reset of a connection that comes back: a round trip each time, for state that we never set."""
+
+
 class Postgres:
     """A lazy pool: it connects when first asked, and a store that is down is an answer, not a crash."""
 
@@ -108,6 +112,7 @@ class Postgres:
                     max_size=self._most,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=STORE_TIMEOUT_S,
+                    reset=_keep_as_it_is,
                 )
             await self._pool
             connection = await self._pool.acquire(timeout=STORE_TIMEOUT_S)

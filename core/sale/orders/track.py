@@ -22,8 +22,9 @@ from core.settings import WAITERS_MOST
 from core.telemetry import Secret
 
 _SETTLED: Final = frozenset(state.value for state in SETTLED)
-# What Valkey alone can say; anything beyond is for PostgreSQL, where delivery happens.
-_BEFORE_PAYMENT: Final = frozenset({State.RESERVED.value, State.EXPIRED.value, State.CANCELLED.value})
+# What Valkey alone can say; anything beyond is for PostgreSQL, where delivery happens. Paid is among it: the projector
+# settles an order here right after it has committed its delivery, and again if it died between.
+_IN_VALKEY: Final = frozenset({State.RESERVED.value, State.EXPIRED.value, State.CANCELLED.value, State.PAID.value})
 
 
 class TrackView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,8 +75,7 @@ class Waiters:
         """Wake who waits for one of these orders (16 bytes each, joined)."""
         for at in range(0, len(joined_ids), 16):
             for future in self._events.get(joined_ids[at : at + 16], ()):
-                if not future.done():
-                    future.set_result(None)
+                _end(future)
 
     def wake_all(self) -> None:
         """Wake everyone: messages may have been missed."""
@@ -115,13 +115,13 @@ class Tracking:
             UnknownOrder; StoreUnavailable, StoreUnknown: a store that must be asked did not answer.
         """
         live = await self._store.tracks.put(order_id)
-        if isinstance(live, TrackAnswer) and live.state in _BEFORE_PAYMENT:
+        if isinstance(live, TrackAnswer) and live.state in _IN_VALKEY:
             return _view(order_id, live.state, live)
         try:
             record = await self._records.find(order_id)
         except (StoreUnavailable, StoreUnknown) as error:
             raise StoreUnavailable("The record of delivered orders cannot be read just now; ask again.") from error
-        if record is not None and (not isinstance(live, TrackAnswer) or record.state not in _BEFORE_PAYMENT):
+        if record is not None and (not isinstance(live, TrackAnswer) or record.state not in _IN_VALKEY):
             return _view(order_id, record.state, record, record.keys)
         if isinstance(live, TrackAnswer):
             return _view(order_id, live.state, live)
@@ -130,7 +130,7 @@ class Tracking:
     async def _look_in_record(self, order_id: bytes) -> TrackView:
         """Look once the projector has called: PostgreSQL has it committed, so Valkey need not be asked first."""
         record = await self._records.find(order_id)
-        if record is None or record.state in _BEFORE_PAYMENT:
+        if record is None or record.state in _IN_VALKEY:
             return await self.look(order_id)
         return _view(order_id, record.state, record, record.keys)
 
@@ -142,16 +142,18 @@ class Tracking:
         Raises:
             as ``look``; Overloaded: too many wait here.
         """
-        until = self._clock.monotonic_s() + seconds
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         future = self.waiters.add(order_id)
         try:
             first = view = await self.look(order_id)
             while view.state == first.state and view.state not in _SETTLED and not self.waiters.closing:
-                left = until - self._clock.monotonic_s()
-                if left <= 0:
-                    break
-                await asyncio.wait((future,), timeout=left)
-                if not future.done():
+                timer = loop.call_at(until, _end, future)
+                try:
+                    await future
+                finally:
+                    timer.cancel()
+                if loop.time() >= until:
                     break
                 self.waiters.remove(order_id, future)
                 future = self.waiters.add(order_id)
@@ -159,6 +161,12 @@ class Tracking:
             return view
         finally:
             self.waiters.remove(order_id, future)
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    """Let a waiter go: it was called, or its time is over."""
+    if not future.done():
+        future.set_result(None)
 
 
 def _view(order_id: bytes, state: str, order: object, keys: tuple[Secret, ...] = ()) -> TrackView:

@@ -35,6 +35,9 @@ EXPIRE_MOST: Final = 500  # reservations released by one script call
 PRODUCTS_MOST: Final = 100_000  # SKUs of one shop
 STORE_TIMEOUT_S: Final = 2.0  # a store's answer after that is unknown
 CONNECT_TIMEOUT_S: Final = 1.0
+# Where processes share cores, what a buyer waits for goes first: the projector and an embedded PostgreSQL step back.
+# They still get a third of a contended core, and catch up when the flood is over.
+NICENESS: Final = 5
 DRAIN_MOST_S: Final = 10.0  # how long a stopping worker waits for its last answers
 TOKEN_LIFE_S: Final = 30 * 86_400  # an order's token outlives its pay_by by this
 

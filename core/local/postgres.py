@@ -17,6 +17,7 @@ from urllib.parse import quote
 from core.errors import BadInput, UnfitStore
 from core.local import places
 from core.local.server import EmbeddedServer, wheel_missing
+from core.settings import NICENESS
 
 INIT_MOST_S: Final = 60.0
 _NAME: Final = "flashproof"  # of the role and of the database
@@ -41,6 +42,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     name: ClassVar[str] = "PostgreSQL"
     folder: ClassVar[str] = "postgres"
+    niceness: ClassVar[int] = NICENESS  # sharing a machine with the server, the record waits before a buyer does
     socket_name: ClassVar[str] = f".s.PGSQL.{_PORT}"
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": ends sessions instead of waiting for them
 

@@ -52,6 +52,7 @@ class EmbeddedServer(ABC):
     folder: ClassVar[str]  # under the stores' directory
     socket_name: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
+    niceness: ClassVar[int] = 0  # how far it steps back where processes share cores
 
     def __init__(self, directory: Path, *, account: places.Account | None = None) -> None:
         """Make the server's folders below `directory`; start nothing.
@@ -243,7 +244,7 @@ class EmbeddedServer(ABC):
     ) -> subprocess.Popen[bytes]:
         """Start a process under the server's account, without our terminal and our variables."""
         env = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=stdin,
             stdout=output,
@@ -255,6 +256,9 @@ class EmbeddedServer(ABC):
             group=None if self._account is None else self._account.gid,
             extra_groups=None if self._account is None else [],
         )
+        if self.niceness:
+            os.setpriority(os.PRIO_PROCESS, process.pid, self.niceness)  # what it forks inherits it
+        return process
 
     def _tidy(self) -> None:
         if self._lifeline is not None and not self.is_running():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from core.sale.orders.pay import Paying
 from core.sale.orders.record import Records
 from core.sale.orders.store import ExpiryStore, OrderStore
 from core.sale.payments.registry import gateways as gateways_of
-from core.settings import Settings, load
+from core.settings import NICENESS, Settings, load
 from core.telemetry import log, set_level
 from core.web.boot import wait_for_stores
 from core.web.operations import serve_operations
@@ -69,5 +70,6 @@ def main(argv: Sequence[str]) -> int:
     parser.parse_args(argv)
     settings = load()
     set_level(settings.log_level)
+    os.nice(NICENESS)
     uvloop.run(work(settings))
     return 0

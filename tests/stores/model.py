@@ -196,6 +196,9 @@ class Model:
         for order_id, state, undo in said:
             order = self.live.get(order_id)
             if order is None:
+                ended = self.find(order_id)
+                if undo and ended and ended.state in ("expired", "cancelled") and state in ("delivered", "refund_due"):
+                    self._finish(order_id, ended, state)
                 continue
             if undo:
                 returned += order.quantity

@@ -270,19 +270,26 @@ def test_a_fence_that_dies_half_way_stays_shut_and_is_done_again(
 def test_the_tail_that_was_not_projected_is_projected_before_the_shop_opens(
     stores: LocalStores, tmp_path: Path
 ) -> None:
-    """Stops: counters "mended" to a database that has not yet heard of the last orders: those units sold twice."""
+    """Stops: counters and orders "mended" to a database that has not yet heard of the last sales, payments, ends."""
 
     async def test() -> None:
         async with a_shop(stores, tmp_path, units=200) as shop:
+            early = await shop.sell(*[shop.item(f"e{n}", quantity=2) for n in range(5)])
+            await shop.drain()
+            assert await shop.cancel(early[0]) == "cancelled"
+            await shop.expire(early[1], early[2])
+            assert [one.outcome for one in await shop.pay(early[1], early[3], quantity=2)] == ["late", "paid"]
             ids = []
-            for n in range(90):  # more entries than one turn of the projector takes
+            for n in range(80):  # more entries than one turn of the projector takes
                 ids += await shop.sell(shop.item(f"b{n}", quantity=2))
             await shop.pay(*ids[:40], quantity=2)
+            free = await shop.free()
             await shop.kill_valkey()
-            await shop.open()
-            assert await shop.free() == 20
-            assert (await shop.place(shop.item("b89", quantity=2)))[0].outcome == "replayed"
-            await shop.check()
+            async with shop.projector():
+                await shop.check()
+                assert await shop.free() == free == 200 - 3 * 2 - 80 * 2
+                assert (await shop.place(shop.item("b79", quantity=2)))[0].outcome == "replayed"
+            assert not await shop.rows("SELECT FROM quarantine")
 
     run(test)
 

@@ -30,7 +30,7 @@ def test_after_an_ordinary_death_there_is_nothing_to_mend(stores: LocalStores, t
     run(test)
 
 
-@pytest.mark.parametrize("wrong", ["free", "bought", "live", "due", "stranger"])
+@pytest.mark.parametrize("wrong", ["free", "bought", "live", "paid", "due", "stranger"])
 def test_whatever_valkey_holds_that_postgres_does_not_say_is_mended(
     stores: LocalStores, tmp_path: Path, wrong: str
 ) -> None:
@@ -41,12 +41,20 @@ def test_whatever_valkey_holds_that_postgres_does_not_say_is_mended(
             first, second = await shop.sell(shop.item("ann", quantity=2), shop.item("bob"))
             await shop.pay(second)
             await shop.drain()
+            await shop.connection.execute("UPDATE card_keys SET state = 'sold' WHERE state = 'free'")
+            (owed,) = await shop.sell(shop.item("cid"))
+            await shop.pay(owed)
+            await shop.drain()
+            unsold = "NOT EXISTS (SELECT FROM deliveries WHERE key_id = id)"
+            await shop.connection.execute(f"UPDATE card_keys SET state = 'free' WHERE {unsold}")
             if wrong == "free":
                 await shop.client.hset(f"{ROOT}:sku:HOT", "free", 500)
             elif wrong == "bought":
                 await shop.client.hset(f"{ROOT}:bought:HOT", "ann", 1)
             elif wrong == "stranger":
                 await shop.client.hset(f"{ROOT}:bought:HOT", "nobody", 5)
+            elif wrong == "paid":
+                await shop.client.hdel(f"{ROOT}:live", owed)
             elif wrong == "live":
                 await shop.client.hdel(f"{ROOT}:live", first)
                 await shop.client.zrem(f"{ROOT}:due", first)

@@ -51,6 +51,44 @@ def test_a_retry_older_than_every_record_of_it_gives_its_unit_back_and_keeps_the
     run(test)
 
 
+@pytest.mark.parametrize("then", ["paid", "cancelled", "expired"])
+def test_what_happens_to_such_a_retry_before_the_projector_sees_it_never_touches_the_old_order(
+    stores: LocalStores, tmp_path: Path, then: str
+) -> None:
+    """Stops: a delivered order that expires a second time, or a second charge for it that nobody gives back."""
+
+    async def test() -> None:
+        async with a_shop(stores, tmp_path, units=3) as shop:
+            (order_id,) = await shop.sell(shop.item("ann"))
+            await shop.pay(order_id)
+            await shop.drain()
+            keys = await shop.keys_of(order_id)
+            await shop.client.delete(f"{ROOT}:done:1")
+            await asyncio.sleep(0.002)
+            await shop.sell(shop.item("ann"))
+            if then == "paid":
+                assert [one.outcome for one in await shop.pay(order_id)] == ["paid"]
+            elif then == "cancelled":
+                assert await shop.cancel(order_id) == "cancelled"
+            else:
+                assert await shop.expire(order_id) == 1
+            async with shop.projector():
+                await shop.projected()
+            assert await shop.life(order_id) == ["reserved", "paid", "delivered"]
+            assert await shop.keys_of(order_id) == keys
+            assert await shop.rows("SELECT applied, refusal FROM payments ORDER BY event_id") == [
+                ("first", ""), *[("refund_due", "order_not_payable")][: then == "paid"]
+            ]  # fmt: skip
+            await shop.check()
+            (again,) = await shop.place(shop.item("ann"))
+            assert (again.outcome, again.state) == ("replayed", "delivered")
+            assert [one.outcome for one in await shop.pay(order_id)] == ["refund_due"]
+            await shop.drain()
+            await shop.check()
+
+    run(test)
+
+
 def test_a_death_before_such_a_retry_was_settled_gives_its_unit_back_once(stores: LocalStores, tmp_path: Path) -> None:
     """Stops: a recovery that forgets the unit of the old retry, or gives it back a second time."""
 

@@ -258,8 +258,8 @@ class ShopMachine(RuleBasedStateMachine):
         said = []
         for number, state in orders:
             order_id = self.pick(number)
-            live, known = self.model.live.get(order_id), self.model.recorded.get(order_id)
-            twice = live is not None and known is not None and live.placed != known.placed
+            found, known = self.model.find(order_id), self.model.recorded.get(order_id)
+            twice = found is not None and known is not None and found.placed != known.placed
             said.append((order_id, known.state if twice and known else state, twice))
         trim = min(trim, len(self.bench.entry_ids))
         keep_from = next_id(*self.bench.entry_ids[trim - 1]) if trim else ""

@@ -27,6 +27,8 @@ for i, id in ipairs(ids) do
     elseif order[STATE] == 'paid' and not BEFORE_PAYMENT[state] then
       finish(id, state)
     end
+  elseif order and undo and BEFORE_PAYMENT[order[STATE]] and not BEFORE_PAYMENT[state] then
+    finish(id, state)  -- the second reservation ended by itself; what is remembered is the order that was there before
   end
 end
 commit()

@@ -1,0 +1,59 @@
+"""Tallies: counting in a dictionary loses nothing and counts nothing twice."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter
+
+from core import telemetry
+from core.telemetry import Tally, flush_tallies
+
+LABELS = ("accepted", "replayed", "sold_out")
+
+
+class Counted:
+    """A tally on a counter of its own, and what Prometheus would read of it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(telemetry, "_tallies", [])  # a test's tally is none of the process's
+        self.registry = CollectorRegistry()
+        self.tally = Tally(Counter("orders", "Orders, by outcome", ["outcome"], registry=self.registry))
+
+    def read(self, label: str) -> float:
+        return self.registry.get_sample_value("orders_total", {"outcome": label}) or 0.0
+
+
+@given(st.lists(st.sampled_from([*LABELS, None]), max_size=60))
+def test_whenever_it_is_flushed_prometheus_reads_exactly_what_was_counted(steps: list[str | None]) -> None:
+    """Stops: a count lost at a flush, or brought over again by the next one."""
+    with pytest.MonkeyPatch.context() as patch:
+        counted = Counted(patch)
+        for step in steps:
+            if step is None:
+                counted.tally.flush()
+            else:
+                counted.tally.add(step)
+        counted.tally.flush()
+        counted.tally.flush()
+        assert {label: counted.read(label) for label in LABELS} == {label: steps.count(label) for label in LABELS}
+
+
+def test_one_call_flushes_every_tally_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops: a metric that stands at zero because nobody thought of its tally."""
+    counted = Counted(monkeypatch)
+    other = Tally(Counter("pays", "Callbacks, by outcome", ["outcome"], registry=counted.registry))
+    counted.tally.add("accepted")
+    other.add("paid")
+    assert counted.read("accepted") == 0
+    flush_tallies()
+    assert counted.read("accepted") == 1
+    assert counted.registry.get_sample_value("pays_total", {"outcome": "paid"}) == 1
+
+
+def test_the_tallies_of_the_shop_are_all_flushed() -> None:
+    """Stops: a tally made without being registered."""
+    mine = [value for value in vars(telemetry).values() if isinstance(value, Tally)]
+    assert len(mine) >= 4
+    assert set(mine) <= set(telemetry._tallies)

@@ -1,0 +1,271 @@
+"""Waiting buyers: called when their order may have moved, never forgotten, never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from core.clock import SystemClock
+from core.errors import Overloaded, StoreUnavailable
+from core.ids import Names
+from core.sale.orders import track
+from core.sale.orders.answers import TrackAnswer
+from core.sale.orders.record import OrderRecord
+from core.sale.orders.track import Tracking, Waiters
+
+WAIT_S = 5.0
+LONG_S = 60.0
+ANN, BOB, CID = (bytes([n]) * 16 for n in (1, 2, 3))
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test's coroutine, for a bounded time."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(WAIT_S):
+            await test()
+
+    asyncio.run(bounded())
+
+
+# --- who waits for what -------------------------------------------------------------------------------------
+
+
+def test_a_call_wakes_all_who_wait_for_its_orders_and_nobody_else() -> None:
+    """Stops: the second tab of a buyer left waiting, or every buyer woken by every batch."""
+
+    async def test() -> None:
+        waiters = Waiters()
+        ann, again, bob, cid = (waiters.add(order_id) for order_id in (ANN, ANN, BOB, CID))
+        waiters.wake(ANN + CID)
+        assert [future.done() for future in (ann, again, bob, cid)] == [True, True, False, True]
+
+    run(test)
+
+
+def test_ids_are_cut_at_every_sixteenth_byte_and_nowhere_else() -> None:
+    """Stops: the tail of one id and the head of the next taken for an order."""
+
+    async def test() -> None:
+        waiters = Waiters()
+        between = waiters.add(ANN[8:] + BOB[:8])
+        waiters.wake(ANN + BOB)
+        waiters.wake(b"")
+        assert not between.done()
+
+    run(test)
+
+
+def test_a_second_call_or_one_for_a_buyer_who_left_hurts_nobody() -> None:
+    """Stops: InvalidStateError in the listener, after which no buyer of this worker is ever called."""
+
+    async def test() -> None:
+        waiters = Waiters()
+        left, stays = waiters.add(ANN), waiters.add(ANN)
+        left.cancel()
+        waiters.wake(ANN)
+        waiters.wake(ANN)
+        assert left.cancelled()
+        assert stays.done()
+
+    run(test)
+
+
+def test_one_who_is_forgotten_is_forgotten_once_and_leaves_nothing_behind() -> None:
+    """Stops: a count that drifts until nobody may wait, and a worker that keeps every order it ever saw."""
+
+    async def test() -> None:
+        waiters = Waiters()
+        ann, again, bob = waiters.add(ANN), waiters.add(ANN), waiters.add(BOB)
+        waiters.remove(BOB, ann)  # not hers
+        waiters.remove(CID, ann)  # nobody's
+        assert waiters.count == 3
+        waiters.remove(ANN, ann)
+        waiters.remove(ANN, ann)
+        assert waiters.count == 2
+        waiters.wake(ANN + BOB)
+        assert [future.done() for future in (ann, again, bob)] == [False, True, True]
+        waiters.remove(ANN, again)
+        waiters.remove(BOB, bob)
+        assert waiters.count == 0
+        assert not waiters._events
+
+    run(test)
+
+
+def test_beyond_the_limit_nobody_waits_until_someone_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops: long polls that eat a worker's memory, and a refused one that counts as waiting."""
+    monkeypatch.setattr(track, "WAITERS_MOST", 2)
+
+    async def test() -> None:
+        waiters = Waiters()
+        ann = waiters.add(ANN)
+        waiters.add(ANN)
+        for _ in range(3):
+            with pytest.raises(Overloaded, match="without wait"):
+                waiters.add(BOB)
+        assert waiters.count == 2
+        waiters.remove(ANN, ann)
+        waiters.add(BOB)
+
+    run(test)
+
+
+def test_when_messages_may_be_lost_everyone_looks_again() -> None:
+    """Stops: a buyer who sleeps through a broken subscription to the end of the wait."""
+
+    async def test() -> None:
+        waiters = Waiters()
+        waiters.wake_all()  # nobody is there
+        futures = [waiters.add(order_id) for order_id in (ANN, ANN, BOB, CID)]
+        waiters.wake_all()
+        assert all(future.done() for future in futures)
+        assert not waiters.closing
+
+    run(test)
+
+
+# --- the verb with wait -------------------------------------------------------------------------------------
+
+
+class Shop:
+    """Both stores in memory, of one order; ``meanwhile`` happens between a look and its answer."""
+
+    def __init__(self, state: str = "reserved") -> None:
+        self.state, self.recorded = state, state
+        self.looks = self.finds = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.error: Exception | None = None
+        store, records = SimpleNamespace(tracks=self), self
+        self.tracking = Tracking(Names(bytes(32)), cast("Any", store), cast("Any", records), SystemClock())
+
+    async def put(self, _order_id: bytes) -> TrackAnswer:
+        self.looks += 1
+        seen = self.state
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        self.meanwhile()
+        return TrackAnswer(seen, "hot", 1, 1999, "CNY", 0)
+
+    async def find(self, _order_id: bytes) -> OrderRecord:
+        self.finds += 1
+        await asyncio.sleep(0)
+        return OrderRecord("hot", "ann", 1, 1999, "CNY", self.recorded, 0, 0)
+
+    def move(self, state: str) -> None:
+        """Commit a move and call those who wait for it, like the projector."""
+        self.state = self.recorded = state
+        self.tracking.waiters.wake(ANN)
+
+
+async def waiting(shop: Shop, seconds: float = LONG_S) -> asyncio.Task[track.TrackView]:
+    """Return the task of a buyer who has looked and now waits."""
+    task = asyncio.create_task(shop.tracking.wait(ANN, seconds))
+    while not shop.looks:
+        await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+def test_a_waiting_buyer_is_answered_as_soon_as_the_order_moved() -> None:
+    """Stops: a wait that always lasts to its end."""
+
+    async def test() -> None:
+        shop = Shop()
+        buyer = await waiting(shop)
+        shop.move("delivered")
+        assert (await buyer).state == "delivered"
+        assert shop.tracking.waiters.count == 0
+
+    run(test)
+
+
+def test_a_move_between_the_look_and_the_wait_is_not_slept_through() -> None:
+    """Stops: looking first and waiting afterwards, which loses the call that comes between."""
+
+    async def test() -> None:
+        shop = Shop()
+        shop.meanwhile = lambda: shop.move("delivered")
+        assert (await shop.tracking.wait(ANN, LONG_S)).state == "delivered"
+
+    run(test)
+
+
+def test_a_call_without_a_move_lets_the_buyer_wait_on_and_hear_the_next() -> None:
+    """Stops: the old state given as news, or a buyer deaf after the first call."""
+
+    async def test() -> None:
+        shop = Shop()
+        buyer = await waiting(shop)
+        for _ in range(2):
+            shop.tracking.waiters.wake_all()
+            await asyncio.sleep(0.01)
+            assert not buyer.done()
+            assert shop.tracking.waiters.count == 1
+        shop.move("expired")
+        assert (await buyer).state == "expired"
+
+    run(test)
+
+
+def test_when_the_time_is_over_the_buyer_hears_where_the_order_still_stands() -> None:
+    """Stops: a wait without an end, or one that looks over and over meanwhile."""
+
+    async def test() -> None:
+        shop = Shop()
+        began = asyncio.get_running_loop().time()
+        assert (await shop.tracking.wait(ANN, 0.05)).state == "reserved"
+        assert asyncio.get_running_loop().time() - began >= 0.049
+        assert shop.looks <= 2
+        assert shop.tracking.waiters.count == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("state", ["expired", "cancelled", "delivered", "refund_due", "refunded"])
+def test_nobody_waits_for_an_order_that_is_settled(state: str) -> None:
+    """Stops: a buyer who waits thirty seconds for what can no longer come."""
+
+    async def test() -> None:
+        assert (await Shop(state).tracking.wait(ANN, LONG_S)).state == state
+
+    run(test)
+
+
+def test_a_worker_that_stops_answers_those_who_wait_and_holds_no_new_ones() -> None:
+    """Stops: a restart that hangs for as long as the longest poll, or cuts the buyers off."""
+
+    async def test() -> None:
+        shop = Shop()
+        buyer = await waiting(shop)
+        shop.tracking.waiters.close()
+        assert (await buyer).state == "reserved"
+        assert (await shop.tracking.wait(ANN, LONG_S)).state == "reserved"
+        assert shop.tracking.waiters.count == 0
+
+    run(test)
+
+
+def test_a_buyer_who_hangs_up_or_meets_an_error_leaves_no_entry() -> None:
+    """Stops: places among those who wait that are never given back."""
+
+    async def test() -> None:
+        shop = Shop()
+        buyer = await waiting(shop)
+        buyer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await buyer
+        assert shop.tracking.waiters.count == 0
+        shop.error = StoreUnavailable()
+        with pytest.raises(StoreUnavailable):
+            await shop.tracking.wait(ANN, LONG_S)
+        assert shop.tracking.waiters.count == 0
+
+    run(test)

@@ -30,7 +30,7 @@ STARTED_SHARE: Final = 0.01  # a `started` callback that arrives after the `paid
 WATCH_EARLY_SHARE: Final = 0.40  # payers who wait for their key from before they pay
 WATCH_AFTER_SHARE: Final = 0.40  # payers who wait from after they paid
 POLL_SHARE: Final = 0.15  # payers who look once, a second later; the rest never look
-THINK_MOST_US: Final = 500_000
+THINK_MOST_US: Final = 500_000  # from the answer to paying, unless the run says otherwise
 GREEDY_REACH: Final = 1_000  # how far back the earlier buyer of a greedy arrival may be
 _WHOLE: Final = 2**32
 _DRAWS: Final = struct.Struct("<16I")
@@ -78,10 +78,13 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
 class Crowd:
     """All arrivals of one seed."""
 
-    __slots__ = ("_cold", "_hot", "_seed", "_state")
+    __slots__ = ("_cold", "_hot", "_seed", "_state", "_think_most_us")
 
-    def __init__(self, seed: int, hot_sku: str, cold: int) -> None:
-        """Take the seed, the hot SKU and the number of cold SKUs (``cold_skus`` names them)."""
+    def __init__(self, seed: int, hot_sku: str, cold: int, think_most_us: int = THINK_MOST_US) -> None:
+        """Take the seed, the hot SKU, the number of cold SKUs (``cold_skus`` names them), and how long buyers take at
+        most from the answer to paying (µs; uniform from 0).
+        """
+        self._think_most_us = think_most_us
         self._seed, self._hot, self._cold = seed, hot_sku, cold_skus(cold)
         self._state = hashlib.blake2b(f"crowd {seed} ".encode(), digest_size=_DRAWS.size)
 
@@ -111,7 +114,7 @@ class Crowd:
             again=_AGAIN(again),
             conflict=other_order,
             ending=_ENDING(ending),
-            think_us=think * THINK_MOST_US // _WHOLE,
+            think_us=think * self._think_most_us // _WHOLE,
             late_us=300_000 + late * 700_000 // _WHOLE,
             watch=_WATCH(watch),
             callbacks=_CALLBACKS(calls),

@@ -35,7 +35,7 @@ from loadtests.quiet import versions as stores_versions
 from loadtests.quiet import wait_quiet
 from loadtests.report import html, terminal
 from loadtests.resolve import resolve
-from loadtests.stage import HOT_SKU, set_stage
+from loadtests.stage import HOT_SKU, THINK_SHARE, hold_ms, set_stage
 from loadtests.summary import Budgets, Generator, Incident, Machine, Run
 from profiles.capture import Capture
 
@@ -178,7 +178,7 @@ def run_sale(options: Options, progress: Progress) -> None:
     launcher = (sys.executable, "-m", "loadtests.faults.plant", options.fault) if options.fault else CORE
     with Deployment(options.report, workers=options.workers, launcher=launcher) as shop:
         shop.wait_ready()
-        set_stage(shop.settings, options.stock, options.cold, progress.step)
+        set_stage(shop.settings, options.stock, options.cold, progress.step, hold_ms(options.seconds))
         captures = _captures(options, shop)
         cpu_before, began = shop.cpu_seconds(), time.time()
         undone = _generate(options, shop, progress)
@@ -257,6 +257,7 @@ def _generate(options: Options, shop: Deployment, progress: Progress) -> list[Ki
         "--fp-seed": str(options.seed),
         "--fp-cold": str(options.cold),
         "--fp-hot-sku": HOT_SKU,
+        "--fp-think": str(hold_ms(options.seconds) * THINK_SHARE / 1000),
         "--fp-out": str(options.report),
         "--fp-drain": str(options.drain),
     }

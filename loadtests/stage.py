@@ -21,25 +21,37 @@ from loadtests.plan import BUYER_LIMIT, cold_skus
 HOT_SKU: Final = "hot"
 COLD_STOCK: Final = 100  # keys of each cold SKU
 PRICE: Final = 1_999
-HOLD_MS: Final = 4_000  # short, so that what is not paid comes back and is sold again within the run
+HOLD_MOST_MS: Final = 6_000
+HOLD_LEAST_MS: Final = 1_500
+THINK_SHARE: Final = 0.8  # buyers take up to this share of their hold to pay
 
 
-def set_stage(settings: Settings, stock: int, cold: int, progress: Callable[[str], None]) -> None:
-    """Add the products and import their keys, by the same code as the commands do.
+def hold_ms(seconds: float) -> int:
+    """Return how long the stage's reservations hold, in ms, in a sale of so many seconds.
+
+    Three tenths of the sale, from 1.5 to 6 s: what is not paid comes back in time to be sold again.
+    """
+    return round(max(HOLD_LEAST_MS, min(HOLD_MOST_MS, seconds * 300)))
+
+
+def set_stage(
+    settings: Settings, stock: int, cold: int, progress: Callable[[str], None], hold: int = HOLD_MOST_MS
+) -> None:
+    """Add the products, each holding reservations for ``hold`` ms, and import their keys, by the commands' own code.
 
     Raises:
         FlashproofError: a store failed, or the keys are there already.
     """
-    asyncio.run(_set_stage(settings, stock, cold, progress))
+    asyncio.run(_set_stage(settings, stock, cold, progress, hold))
 
 
-async def _set_stage(settings: Settings, stock: int, cold: int, progress: Callable[[str], None]) -> None:
+async def _set_stage(settings: Settings, stock: int, cold: int, progress: Callable[[str], None], hold: int) -> None:
     units = {HOT_SKU: stock} | dict.fromkeys(cold_skus(cold), COLD_STOCK)
     connection = await postgres.connect(settings.postgres_dsn, timeout_s=120)
     shard, store = ShardConnection(settings.valkey_url), valkey.client(settings.valkey_url)
     names, vault = Names(settings.secret), Vault(settings.vault_key)
     try:
-        await put_products(connection, store, [_product(sku) for sku in units])
+        await put_products(connection, store, [_product(sku, hold) for sku in units])
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "keys.txt"
             for number, (sku, count) in enumerate(units.items(), 1):
@@ -53,13 +65,13 @@ async def _set_stage(settings: Settings, stock: int, cold: int, progress: Callab
         await store.aclose()
 
 
-def _product(sku: str) -> Product:
+def _product(sku: str, hold: int) -> Product:
     return Product(
         sku=sku,
         title=f"card key {sku}",
         price=PRICE,
         currency="CNY",
         buyer_limit=BUYER_LIMIT,
-        hold_ms=HOLD_MS,
+        hold_ms=hold,
         low_stock=10,
     ).check()

@@ -34,13 +34,14 @@ from loadtests.crew import Crew
 from loadtests.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
 from loadtests.gateway import Gateway
 from loadtests.locust_stats import LocustStats
-from loadtests.plan import Crowd
+from loadtests.plan import THINK_MOST_US, Crowd
 from loadtests.recorder import Recorder
 
 ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
 WAIT_CONNECTIONS_MOST: Final = 3_500  # both together stay below the 10,000 files Locust asks the system for
 WARM_CONNECTIONS: Final = 64
 COLD_MOST: Final = 10_000
+THINK_MOST_S: Final = 600.0
 PROGRESS_PREFIX: Final = "FLASHPROOF "
 EXIT_NOT_RUN, EXIT_NO_SHOP, EXIT_USAGE = 1, 3, 64
 
@@ -67,6 +68,7 @@ def add_options(parser: Any) -> None:
     group.add_argument("--fp-seed", type=int, default=1, help="same seed, same crowd")
     group.add_argument("--fp-out", default="out/load", help="directory for history.jsonl and the other files")
     group.add_argument("--fp-cold", type=int, default=200, help="how many cold SKUs there are")
+    group.add_argument("--fp-think", type=float, default=THINK_MOST_US / 1e6, help="seconds to paying, at most")
     group.add_argument("--fp-hot-sku", default="hot", help="the SKU most buyers want")
     group.add_argument("--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards")
 
@@ -92,6 +94,8 @@ def read_options(parsed: Any) -> Options:
     url = urlsplit(parsed.host or "")
     if url.scheme != "http" or not url.hostname or url.path not in ("", "/"):
         raise ValueError(f"--host must look like http://127.0.0.1:8080, not {parsed.host!r}")
+    if not 0 <= parsed.fp_think <= THINK_MOST_S:
+        raise ValueError(f"--fp-think must be 0 to {THINK_MOST_S:g} seconds, not {parsed.fp_think}")
     if not 0 <= parsed.fp_cold <= COLD_MOST:
         raise ValueError(f"--fp-cold must be 0 to {COLD_MOST}, not {parsed.fp_cold}")
     if not 0 <= parsed.fp_drain <= 600:
@@ -100,7 +104,7 @@ def read_options(parsed: Any) -> Options:
         host=url.hostname,
         port=url.port or 80,
         arrivals=Constant(parsed.fp_rate, parsed.fp_seconds),
-        crowd=Crowd(parsed.fp_seed, parsed.fp_hot_sku, parsed.fp_cold),
+        crowd=Crowd(parsed.fp_seed, parsed.fp_hot_sku, parsed.fp_cold, round(parsed.fp_think * 1e6)),
         out_dir=Path(parsed.fp_out),
         drain_s=parsed.fp_drain,
         names=Names(_secret("secret", 32)),

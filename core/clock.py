@@ -1,4 +1,4 @@
-"""Time, passed in: no other file of the core asks the operating system what time it is."""
+"""Time, passed in: no rule of the shop asks the operating system what time it is. Loops and measurements do."""
 
 from __future__ import annotations
 

@@ -18,36 +18,31 @@ _ORDER_ID = re.compile(r"[0-9a-f]{32}")  # bytes.fromhex alone would pass over b
 
 
 class Names:
-    """Derives every name of one deployment. Make it once; it holds the keyed hash states ready to copy."""
+    """Derives every name of one deployment. Each is one call into C: no hash state is kept or copied."""
 
-    __slots__ = ("_key_hash", "_order", "_token")
+    __slots__ = ("_secret",)
 
     def __init__(self, secret: bytes) -> None:
         """Take the deployment's secret (32 bytes or more)."""
         if len(secret) < 32:
             raise ValueError("the deployment secret must have at least 32 bytes")
-        self._order = hmac.new(secret, b"order\0", hashlib.sha256)
-        self._token = hmac.new(secret, b"token\0", hashlib.sha256)
-        self._key_hash = hmac.new(secret, b"card-key\0", hashlib.sha256)
+        self._secret = secret
 
     def order_id(self, buyer: str, idempotency_key: str) -> bytes:
         """Return the 16 bytes that this buyer's idempotency key has always meant and will always mean.
 
         The buyer's length goes in first, so that no pair of texts can be cut in two ways.
         """
-        mac = self._order.copy()
         raw = buyer.encode()
-        mac.update(len(raw).to_bytes(2, "big") + raw + idempotency_key.encode())
-        return mac.digest()[:ORDER_ID_BYTES]
+        said = b"order\0" + len(raw).to_bytes(2, "big") + raw + idempotency_key.encode()
+        return hmac.digest(self._secret, said, "sha256")[:ORDER_ID_BYTES]
 
     def token(self, order_id: bytes, expires_s: int) -> str:
         """Return the bearer token of an order, valid until ``expires_s`` (seconds since 1970).
 
         A retry gets the same token, because the same order gives the same ``expires_s``.
         """
-        mac = self._token.copy()
-        mac.update(expires_s.to_bytes(8, "big") + order_id)
-        return f"{expires_s:x}." + urlsafe_b64encode(mac.digest()[:_MAC_BYTES]).decode()
+        return f"{expires_s:x}." + urlsafe_b64encode(self._token_mac(order_id, expires_s)).decode()
 
     def token_expiry(self, token: str, order_id: bytes) -> int | None:
         """Return until when a token is valid (seconds since 1970), or None if it is not this order's."""
@@ -55,16 +50,15 @@ class Names:
         if match is None:
             return None
         expires_s = int(match.group(1), 16)
-        mac = self._token.copy()
-        mac.update(expires_s.to_bytes(8, "big") + order_id)
-        same = hmac.compare_digest(mac.digest()[:_MAC_BYTES], urlsafe_b64decode(match.group(2)))
+        same = hmac.compare_digest(self._token_mac(order_id, expires_s), urlsafe_b64decode(match.group(2)))
         return expires_s if same else None
 
     def key_hash(self, card_key: str) -> bytes:
         """Return the keyed hash (32 bytes) that stands for a card key wherever the key itself must not."""
-        mac = self._key_hash.copy()
-        mac.update(card_key.encode())
-        return mac.digest()
+        return hmac.digest(self._secret, b"card-key\0" + card_key.encode(), "sha256")
+
+    def _token_mac(self, order_id: bytes, expires_s: int) -> bytes:
+        return hmac.digest(self._secret, b"token\0" + expires_s.to_bytes(8, "big") + order_id, "sha256")[:_MAC_BYTES]
 
 
 def fingerprint(sku: str, quantity: int) -> str:

@@ -18,7 +18,7 @@ from core.sale.orders.stream import FACTS, parse_id
 from core.settings import Settings
 
 _AGAIN_S: Final = 0.25
-STUCK_S: Final = 9.0  # longer than a reservation of the stage lives
+STUCK_S: Final = 10.0  # longer than a reservation of the stage lives
 
 
 def wait_quiet(settings: Settings, most_s: float, waiting: Callable[[str], None]) -> bool:

@@ -21,7 +21,7 @@ from loadtests.plan import BUYER_LIMIT, cold_skus
 HOT_SKU: Final = "hot"
 COLD_STOCK: Final = 100  # keys of each cold SKU
 PRICE: Final = 1_999
-HOLD_MOST_MS: Final = 6_000
+HOLD_MOST_MS: Final = 8_000
 HOLD_LEAST_MS: Final = 1_500
 THINK_SHARE: Final = 0.8  # buyers take up to this share of their hold to pay
 
@@ -29,9 +29,9 @@ THINK_SHARE: Final = 0.8  # buyers take up to this share of their hold to pay
 def hold_ms(seconds: float) -> int:
     """Return how long the stage's reservations hold, in ms, in a sale of so many seconds.
 
-    Three tenths of the sale, from 1.5 to 6 s: what is not paid comes back in time to be sold again.
+    Four tenths of the sale, from 1.5 to 8 s: what is not paid comes back in time to be sold again.
     """
-    return round(max(HOLD_LEAST_MS, min(HOLD_MOST_MS, seconds * 300)))
+    return round(max(HOLD_LEAST_MS, min(HOLD_MOST_MS, seconds * 400)))
 
 
 def set_stage(

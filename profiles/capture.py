@@ -7,6 +7,7 @@ is 0. Without the right the capture says so and nothing else is lost.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -43,4 +44,5 @@ class Capture:
         if self._process.returncode == 0 and self.svg.exists():
             return ""
         lines = said.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"py-spy ended with exit code {self._process.returncode}"
+        reasons = [line for line in lines if line.startswith("Error:")] or lines[-1:]
+        return reasons[0] if reasons else f"py-spy ended with exit code {self._process.returncode}"

@@ -29,7 +29,11 @@ class Capture:
         argv = [program, "record", "--pid", str(pid), "--duration", str(max(1, round(seconds)))]
         argv += ["--rate", str(SAMPLES_PER_S), "--format", "flamegraph", "--output", str(svg), "--nonblocking"]
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            argv,
+            env=os.environ | {"RUST_BACKTRACE": "0"},  # a trace of py-spy's own would stand where the reason should
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     def finish(self) -> str:

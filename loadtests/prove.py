@@ -128,8 +128,9 @@ def read_options(argv: Sequence[str]) -> Options:
     add("--profile", action="store_true", help="also draw flame graphs of a server worker and the projector (py-spy)")
     add("--fault", default="", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.stock is None:
-        options.stock = max(1, min(1_000_000, round(options.rate * options.seconds / 4)))
+    wanted = options.rate * options.seconds / 4
+    if options.stock is None:  # out of bounds or no number: the bounds below say which option is wrong
+        options.stock = round(wanted) if 1 <= wanted <= 1_000_000 else 1
     bounds = (
         ("--rate", options.rate, 1, 50_000),
         ("--seconds", options.seconds, 1, 3_600),

@@ -227,8 +227,11 @@ class _Session:
             intended_us=due_us,
         )
         self._book.note(attempt)
-        definite = attempt.result == "ok" or (attempt.result == "fail" and 400 <= attempt.status < 500)
-        return definite and attempt.status != 429, placed
+        return attempt.result == "ok" or _is_refusal(attempt), placed
+
+
+def _is_refusal(place: Attempt) -> bool:
+    return place.result == "fail" and 400 <= place.status < 500 and place.status != 429
 
 
 def open_questions(attempts: list[Attempt], charges: list[Charge]) -> Questions:
@@ -247,6 +250,9 @@ def open_questions(attempts: list[Attempt], charges: list[Charge]) -> Questions:
             elif attempt.result == "ok":
                 settled_keys.add(key)
                 known.setdefault(attempt.order_id, attempt)
+            elif attempt.why == "resolve" and _is_refusal(attempt):
+                # A refusal answers only after the sale: during it, the unknown one may still have been on its way.
+                settled_keys.add(key)
         elif attempt.op == "pay" and is_definite(attempt):
             told.add(attempt.event_id)
         elif attempt.op == "track":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -29,6 +30,7 @@ class SystemClock:
         return time.monotonic()
 
 
+@lru_cache(maxsize=1_024)  # the orders of one batch and SKU share their pay_by
 def iso8601(at_ms: int) -> str:
     """Return milliseconds since 1970 as ISO 8601 in UTC with milliseconds, e.g. 2026-11-11T00:00:00.000Z."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

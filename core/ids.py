@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 
 ORDER_ID_BYTES = 16
 _MAC_BYTES = 18  # 144 bits, 24 letters of base64
@@ -61,6 +62,7 @@ class Names:
         return hmac.digest(self._secret, b"token\0" + expires_s.to_bytes(8, "big") + order_id, "sha256")[:_MAC_BYTES]
 
 
+@lru_cache(maxsize=10_000)  # a hot SKU is asked for over and over
 def fingerprint(sku: str, quantity: int) -> str:
     """Return what makes two requests under one idempotency key the same: 16 hex digits of sku and quantity."""
     return hashlib.blake2b(f"{quantity}\0{sku}".encode(), digest_size=8).hexdigest()

@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ops_port: int = 8081
     work_ops_port: int = 8082
     log_level: str = "info"
+    lane: str = "on"  # off: every request goes through aiohttp, to compare
 
 
 _BYTES: Final = {"secret", "vault_key", "sandbox_secret"}
@@ -121,6 +122,8 @@ def _check(settings: Settings) -> None:
         raise BadSetting(f"{variable('sandbox_secret')} must hold at least 16 bytes")
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise BadSetting(f"{variable('log_level')} must be debug, info, warning or error")
+    if settings.lane not in ("on", "off"):
+        raise BadSetting(f"{variable('lane')} must be on or off")
     if not settings.valkey_url.startswith(("unix://", "redis://", "rediss://")):
         raise BadSetting(f"{variable('valkey_url')} must begin with unix://, redis:// or rediss://")
     if not settings.postgres_dsn.startswith(("postgresql://", "postgres://")):

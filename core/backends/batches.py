@@ -12,13 +12,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from core.errors import Overloaded, StoreUnknown
 from core.settings import BATCH_MOST, WAITING_MOST
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+class Sink(Protocol):
+    """Where an answer goes: a future, or something lighter that takes it at once and without a turn of the loop.
+
+    Nothing of it may raise: its neighbours in the batch wait behind it.
+    """
+
+    def done(self) -> bool:
+        """Say whether nobody wants the answer any more."""
+
+    def set_result(self, answer: Any, /) -> None:
+        """Take the answer."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take the error."""
 
 
 class Batches(Generic[Item, Answer]):
@@ -35,7 +51,7 @@ class Batches(Generic[Item, Answer]):
         """``sent`` is told the size of every batch."""
         self._send, self._most, self._waiting_most, self._sent = send, most, waiting_most, sent
         self._items: list[Item] = []
-        self._futures: list[asyncio.Future[Answer]] = []
+        self._sinks: list[Sink] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -49,43 +65,58 @@ class Batches(Generic[Item, Answer]):
         Raises:
             Overloaded: too many wait already; surely nothing was done.
         """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_look_at)
+        self.put_for(item, future)
+        return future
+
+    def put_for(self, item: Item, sink: Sink) -> None:
+        """Add an item whose answer goes to ``sink``.
+
+        Raises:
+            Overloaded: too many wait already; surely nothing was done.
+        """
         if len(self._items) >= self._waiting_most:
             raise Overloaded
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._items.append(item)
-        self._futures.append(future)
+        self._sinks.append(sink)
         if self._task is None:
             # The task begins after the callbacks that are ready now, so one turn of the loop fills the first batch.
             self._task = asyncio.create_task(self._run())
-        return future
 
     async def _run(self) -> None:
         try:
             while self._items:
-                items, futures = self._items[: self._most], self._futures[: self._most]
-                del self._items[: self._most], self._futures[: self._most]
-                await self._one(items, futures)
+                items, sinks = self._items[: self._most], self._sinks[: self._most]
+                del self._items[: self._most], self._sinks[: self._most]
+                await self._one(items, sinks)
         finally:
             self._task = None
 
-    async def _one(self, items: list[Item], futures: list[asyncio.Future[Answer]]) -> None:
+    async def _one(self, items: list[Item], sinks: list[Sink]) -> None:
         self._sent(len(items))
         try:
             answers = await self._ask(items)
         except BaseException as error:
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-                    future.exception()  # a caller that went away must not make the loop complain
+            told = error if isinstance(error, Exception) else StoreUnknown("the worker was stopped in the call")
+            for sink in sinks:
+                if not sink.done():
+                    sink.set_exception(told)
             if not isinstance(error, Exception):
                 raise
             return
-        for future, answer in zip(futures, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        for sink, answer in zip(sinks, answers, strict=True):
+            if not sink.done():
+                sink.set_result(answer)
 
     async def _ask(self, items: list[Item]) -> Sequence[Answer]:
         answers = await self._send(items)
         if len(answers) != len(items):
             raise StoreUnknown(f"{len(items)} were asked about and {len(answers)} answers came")
         return answers
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Fetch an error, so that a caller that went away does not make the loop complain."""
+    if not future.cancelled():
+        future.exception()

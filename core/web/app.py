@@ -17,12 +17,10 @@ from core.errors import (
     FlashproofError,
     InternalError,
     InvalidPage,
-    InvalidWait,
     MalformedRequest,
     MethodNotAllowed,
     NotFound,
     Refusal,
-    TokenRequired,
     UnknownGateway,
 )
 from core.ids import parse_order_id
@@ -33,17 +31,16 @@ from core.sale.orders.pay import Paying
 from core.sale.orders.place import Placing, read_idempotency_key, read_request
 from core.sale.orders.track import Tracking, TrackView
 from core.sale.payments.port import Gateway
-from core.settings import BODY_DEADLINE_S, BODY_MOST, PAGE_MOST, WAIT_MOST_S
+from core.settings import BODY_DEADLINE_S, BODY_MOST, PAGE_MOST
 from core.telemetry import CANCELS, PAYMENTS, PLACES, REFUSALS, log
 from core.web.openapi import document
 from core.web.problems import problem
+from core.web.read import read_token, read_wait
 from core.web.routes import ROUTES, CallbackView
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _encode = msgspec.json.Encoder().encode
-_TOKEN_CHARS_MOST: Final = 128
 _LIMIT: Final = re.compile(r"[0-9]{1,4}")
-_SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,9})?")  # float() alone would also read nan, 1_0 and ٣
 # aiohttp's own refusals, in our words.
 _HTTP: Final[dict[int, type[Refusal]]] = {404: NotFound, 405: MethodNotAllowed, 413: BodyTooLarge}
 
@@ -118,7 +115,7 @@ class Shop:
     async def track_order(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/orders/{id}."""
         order_id = self._owner(request)
-        seconds = _wait_seconds(request.query.get("wait"))
+        seconds = read_wait(request.query.get("wait"))
         if seconds > 0:
             return _json(await self._tracking.wait(order_id, seconds))
         return _json(await self._tracking.look(order_id))
@@ -168,10 +165,8 @@ class Shop:
         return web.Response(body=document(), content_type="application/json")
 
     def _owner(self, request: web.Request) -> bytes:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not 0 < len(token) <= _TOKEN_CHARS_MOST:
-            raise TokenRequired
-        return self._tracking.authorise(parse_order_id(request.match_info["id"]), token.strip())
+        token = read_token(request.headers.get("Authorization", ""))
+        return self._tracking.authorise(parse_order_id(request.match_info["id"]), token)
 
 
 def _json(view: msgspec.Struct, status: int = 200) -> web.Response:
@@ -191,11 +186,3 @@ async def _body(request: web.Request) -> bytes:
         raise BodyTimeout from error
     except web.RequestPayloadError as error:
         raise MalformedRequest("The body is not what its headers say.") from error
-
-
-def _wait_seconds(text: str | None) -> float:
-    if text is None:
-        return 0.0
-    if not _SECONDS.fullmatch(text) or float(text) > WAIT_MOST_S:
-        raise InvalidWait
-    return float(text)

@@ -23,13 +23,31 @@ _general: dict[type[Refusal], bytes] = {}  # the bodies of refusals without a de
 
 def problem(refusal: Refusal | type[Refusal]) -> web.Response:
     """Return the response of a refusal. A class stands for its general message."""
+    return web.Response(
+        body=problem_body(refusal),
+        status=refusal.status,
+        headers=problem_headers(refusal),
+        content_type="application/problem+json",
+    )
+
+
+def problem_body(refusal: Refusal | type[Refusal]) -> bytes:
+    """Return the problem document of a refusal."""
     if isinstance(refusal, type):
-        kind = refusal
-        body = _general.get(kind) or _general.setdefault(kind, _body(kind, kind.message()))
-    else:
-        kind = type(refusal)
-        body = _body(kind, str(refusal))
-    return web.Response(body=body, status=kind.status, headers=_headers(kind), content_type="application/problem+json")
+        return _general.get(refusal) or _general.setdefault(refusal, _body(refusal, refusal.message()))
+    return _body(type(refusal), str(refusal))
+
+
+def problem_headers(refusal: Refusal | type[Refusal]) -> dict[str, str]:
+    """Return the header fields that go with a refusal."""
+    headers: dict[str, str] = {}
+    if refusal.outcome is not None:
+        headers["X-Outcome"] = refusal.outcome
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(refusal.retry_after_s)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
 def _body(kind: type[Refusal], detail: str) -> bytes:
@@ -41,14 +59,3 @@ def _body(kind: type[Refusal], detail: str) -> bytes:
         detail=detail,
     )
     return msgspec.json.encode(said)
-
-
-def _headers(kind: type[Refusal]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    if kind.outcome is not None:
-        headers["X-Outcome"] = kind.outcome
-    if kind.retry_after_s is not None:
-        headers["Retry-After"] = str(kind.retry_after_s)
-    if kind.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return headers

@@ -31,12 +31,14 @@ from core.sale.orders.pay import Paying
 from core.sale.orders.place import Placing
 from core.sale.orders.record import Records
 from core.sale.orders.store import OrderStore
-from core.sale.orders.track import Tracking, Waiters
+from core.sale.orders.track import Tracking
+from core.sale.orders.waiters import Waiters
 from core.sale.payments.registry import gateways as gateways_of
 from core.settings import DRAIN_MOST_S, KEEPALIVE_S, Settings, load
 from core.telemetry import WAITERS, flush_tallies, log, set_level
 from core.web.accept import Acceptor
 from core.web.app import Shop
+from core.web.lane import Lane
 from core.web.protocol import Runner
 
 _QUIET_S: Final = 0.3  # nothing under way for so long: the worker may leave
@@ -60,12 +62,21 @@ class Worker:
         records = Records(self._postgres, Vault(settings.vault_key))
         paying = Paying(self._orders, records)
         self._tracking = Tracking(names, self._orders, records, clock)
+        placing, browsing = Placing(names, self._orders, settings.pay_url), Browsing(self._catalog, clock)
         self.shop = Shop(
-            placing=Placing(names, self._orders, settings.pay_url),
+            placing=placing,
             paying=paying,
             cancelling=Cancelling(self._orders, records, paying, self._gateways),
             tracking=self._tracking,
-            browsing=Browsing(self._catalog, clock),
+            browsing=browsing,
+            gateways=self._gateways,
+            clock=clock,
+        )
+        self.lane = Lane(
+            placing=placing,
+            paying=paying,
+            tracking=self._tracking,
+            browsing=browsing,
             gateways=self._gateways,
             clock=clock,
         )
@@ -79,6 +90,7 @@ class Worker:
         loop.add_reader(parent, stop.set)
         runner = Runner(
             self.shop.application(),
+            self.lane if self._settings.lane == "on" else None,
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
@@ -97,7 +109,7 @@ class Worker:
         log("info", "worker_ready")
         await stop.wait()
         loop.remove_reader(parent)
-        self.shop.draining = True
+        self.shop.draining = self.lane.draining = True
         self._tracking.waiters.close()
         await acceptor.stop()
         await self._drain()
@@ -118,7 +130,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         until, quiet_since = loop.time() + DRAIN_MOST_S, loop.time()
         while loop.time() < until and loop.time() - quiet_since < _QUIET_S:
-            if self.shop.under_way:
+            if self.shop.under_way or self.lane.under_way:
                 quiet_since = loop.time()
             await asyncio.sleep(_TICK_S)
 

@@ -12,10 +12,12 @@ import pytest
 from core.clock import SystemClock
 from core.errors import Overloaded, StoreUnavailable
 from core.ids import Names
-from core.sale.orders import track
+from core.backends.batches import Sink
+from core.sale.orders import track, waiters as waiters_room
 from core.sale.orders.answers import TrackAnswer
 from core.sale.orders.record import OrderRecord
-from core.sale.orders.track import Tracking, Waiters
+from core.sale.orders.track import Tracking
+from core.sale.orders.waiters import Waiters
 
 WAIT_S = 5.0
 LONG_S = 60.0

@@ -41,6 +41,13 @@ class Browsing:
             raise UnknownProduct
         return cast(ProductView, await self._once(sku, lambda: self._product(sku)))
 
+    def fresh(self, sku: str) -> ProductView | None:
+        """Return the product if it was asked about a moment ago, else None: then ``product`` must be asked."""
+        kept = self._kept.get(sku)
+        if kept is None or self._clock.monotonic_s() - kept[0] >= _FRESH_S or not kept[1].done():
+            return None
+        return cast(ProductView, kept[1].result())  # a failure is not kept
+
     async def _once(self, what: object, ask: Callable[[], Coroutine[Any, Any, object]]) -> object:
         """Return the answer that is fresh or being asked for; only where there is none, ask. A failure is not kept."""
         now = self._clock.monotonic_s()

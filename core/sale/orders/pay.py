@@ -6,8 +6,9 @@ the order paid; the order paid late, with units reserved again; a refund due.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+from core.backends.batches import Sink
 from core.errors import AmountMismatch, CurrencyMismatch, EventReused, Refusal, UnknownOrder
 from core.sale.orders.answers import PayAnswer
 from core.sale.orders.record import Records
@@ -39,20 +40,12 @@ class Paying:
             Overloaded, Fenced, StoreUnavailable: nothing was changed. StoreUnknown: nobody knows.
         """
         order_id = report.order_id
-        said = (
-            report.gateway,
-            report.event_id,
-            report.status,
-            report.amount,
-            report.currency,
-            report.paid_at_ms,
-        )
-        answer = await self._store.payments.put(PayItem(order_id, (*said, False)))
+        answer = await self._store.payments.put(_item(report, False))
         if answer.outcome == "unknown_order":
             # Valkey forgets finished orders after a day or two; PostgreSQL never does. Money may come later still.
             known = await self._records.for_payment(order_id)
             if known is not None:
-                answer = await self._store.payments.put(PayItem(order_id, (*said, known)))
+                answer = await self._store.payments.put(_item(report, known))
         refusal = REFUSED.get(answer.outcome)
         if refusal is None:
             return answer
@@ -66,3 +59,23 @@ class Paying:
                 payment_event=report.event_id,
             )
         raise refusal
+
+    def pay_for(self, report: Report, sink: Sink) -> None:
+        """Apply a report as Valkey knows its order; the script's answer goes to ``sink``.
+
+        What ``is_refused`` says of that answer changed nothing and needs a second look: let ``pay`` do it over.
+
+        Raises:
+            Overloaded: nothing was changed.
+        """
+        self._store.payments.put_for(_item(report, False), sink)
+
+
+def is_refused(answer: PayAnswer) -> bool:
+    """Say whether the script refused a report; then nothing was changed."""
+    return answer.outcome in REFUSED
+
+
+def _item(report: Report, known: list[Any] | bool) -> PayItem:
+    gateway, event_id, order_id, status, amount, currency, paid_at_ms = report
+    return PayItem(order_id, (gateway, event_id, status, amount, currency, paid_at_ms, known))

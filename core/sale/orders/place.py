@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from core.backends.batches import Sink
 from core.clock import iso8601
 from core.errors import (
     IdempotencyConflict,
@@ -29,6 +30,7 @@ from core.errors import (
 )
 from core.ids import Names, fingerprint
 from core.sale.body import repeated_field
+from core.sale.orders.answers import PlaceAnswer
 from core.sale.orders.store import OrderStore, PlaceItem
 from core.settings import BUYER_CHARS_MOST, IDEMPOTENCY_KEY_CHARS_MOST, QUANTITY_MOST, TOKEN_LIFE_S
 
@@ -122,9 +124,32 @@ class Placing:
         Raises:
             Overloaded, Fenced, StoreUnavailable: nothing was changed. StoreUnknown: nobody knows.
         """
+        item = self.item(request, idempotency_key)
+        return self.told(request, item.order_id, await self._store.places.put(item))
+
+    def place_for(self, request: PlaceRequest, idempotency_key: str, sink: Sink) -> bytes:
+        """Do as ``place``, but let the script's answer go to ``sink``, which reads it with ``told``.
+
+        Returns:
+            the order id.
+
+        Raises:
+            Overloaded: nothing was changed.
+        """
+        item = self.item(request, idempotency_key)
+        self._store.places.put_for(item, sink)
+        return item.order_id
+
+    def item(self, request: PlaceRequest, idempotency_key: str) -> PlaceItem:
+        """Return what the script needs to decide a request."""
+        sku, quantity = request.sku, request.quantity
         order_id = self._names.order_id(request.buyer, idempotency_key)
-        ask = (request.sku, fingerprint(request.sku, request.quantity), request.buyer, request.quantity)
-        answer = await self._store.places.put(PlaceItem(order_id, ask))
+        return PlaceItem(order_id, (sku, fingerprint(sku, quantity), request.buyer, quantity))
+
+    def told(
+        self, request: PlaceRequest, order_id: bytes, answer: PlaceAnswer
+    ) -> tuple[bool, OrderView] | type[Refusal]:
+        """Return what the script's answer means for the buyer: as ``place``."""
         refusal = REFUSED.get(answer.outcome)
         if refusal is not None:
             return refusal

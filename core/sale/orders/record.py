@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from core.backends.batches import Batches
+from core.backends.batches import Batches, Sink
 from core.backends.postgres import Postgres
 from core.backends.texts import text
 from core.ids import fingerprint
@@ -50,6 +50,14 @@ class Records:
         if isinstance(found, VaultLocked):
             raise found
         return found
+
+    def find_for(self, order_id: bytes, sink: Sink) -> None:
+        """Look an order up; ``sink`` gets the record, None, or a ``VaultLocked`` as its result.
+
+        Raises:
+            Overloaded: too many ask.
+        """
+        self._lane.put_for(order_id, sink)
 
     async def for_payment(self, order_id: bytes) -> list[Any] | None:
         """Return an order as the record that pay.lua knows (see shard.lua), or None."""

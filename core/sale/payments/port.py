@@ -30,6 +30,7 @@ class Gateway(Protocol):
     """One payment gateway."""
 
     name: str
+    headers: tuple[str, ...]  # the header fields that ``read_callback`` looks at
 
     def read_callback(self, body: bytes, headers: Mapping[str, str], now_s: int) -> Report:
         """Return what a callback says.

@@ -54,6 +54,7 @@ class Sandbox:
     """The gateway named ``sandbox``."""
 
     name = NAME
+    headers: tuple[str, ...] = ("X-Signature",)
 
     def __init__(self, secret: bytes, url: str = "") -> None:
         """``url``: where a charge can be asked about (``GET <url>/charges/<order id>``); empty: it charged nothing."""

@@ -1,0 +1,239 @@
+"""The lane: hot requests answered without a request object, a task or a middleware of their own.
+
+It stands in front of aiohttp on the same connection. A whole, plain place, payment callback, order status or product on
+an idle connection is decoded here, put on the list of its batch, and answered when the batch's reply is back. Whatever
+else comes, and whatever turns out to need a second thought (a refused callback, a malformed field), is handed to
+aiohttp byte for byte: the slow way knows everything, so the fast one may know little. Both give the same answers; a
+property test compares them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from core.clock import Clock
+from core.errors import InternalError, Overloaded, Refusal
+from core.ids import parse_order_id
+from core.sale.catalog.browse import Browsing
+from core.sale.orders.answers import PayAnswer, PlaceAnswer
+from core.sale.orders.pay import Paying, is_refused
+from core.sale.orders.place import PlaceRequest, Placing, read_idempotency_key, read_request
+from core.sale.orders.track import Question, Tracking
+from core.sale.payments.port import Gateway
+from core.settings import BODY_MOST
+from core.telemetry import PAYMENTS, PLACES, REFUSALS, log
+from core.web.plain import Answers, PlainReader
+from core.web.read import read_token, read_wait
+from core.web.routes import CallbackView
+
+_encode = msgspec.json.Encoder().encode
+_PLACE: Final = b"POST /v1/orders"
+_ORDER: Final = b"GET /v1/orders/"
+_PRODUCT: Final = b"GET /v1/products/"
+_HTTP: Final = b" HTTP/1.1"
+
+
+class Connection(Protocol):
+    """Who sent a request: see ``core/web/protocol.py``."""
+
+    ticket: Ticket | None  # the request under way
+
+    def answered(self, raw: bytes | None, data: bytes) -> None:
+        """Send the answer to the request ``data``; None: it has to go the slow way."""
+
+
+class Verdict(Enum):
+    """What became of the bytes."""
+
+    TAKEN = "taken"  # the lane answers
+    WHOLE = "whole"  # one whole, plain request that aiohttp answers; the connection may come back afterwards
+    UNKNOWN = "unknown"  # aiohttp's from here on: where the next request begins is only known to its parser
+
+
+class Ticket:
+    """A request of the lane under way; a sink for the batch it stands in."""
+
+    __slots__ = ("connection", "data", "lane")
+
+    def __init__(self, lane: Lane, connection: Connection) -> None:
+        """Keep the bytes: they may have to go the slow way yet."""
+        self.lane, self.data = lane, lane.reader.data
+        self.connection: Connection | None = connection
+
+    def done(self) -> bool:
+        """Say whether nobody wants the answer any more."""
+        return self.connection is None
+
+    def set_result(self, answer: Any, /) -> None:
+        """Answer the request."""
+        try:
+            self.finish(self.told(answer))
+        except Exception as error:  # noqa: BLE001  # a sink must not raise
+            self.set_exception(error)
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Answer with what went wrong."""
+        if isinstance(error, Refusal):
+            REFUSALS.add(error.code)
+            self.finish(self.lane.answers.refused(error))
+            return
+        path = self.data.split(b" ", 2)[1].partition(b"?")[0].decode("latin-1")
+        log("error", "request_failed", path=path, error=error)
+        self.finish(self.lane.answers.refused(InternalError))
+
+    def told(self, answer: Any) -> bytes | None:
+        """Return the answer's bytes, or None to go the slow way."""
+        raise NotImplementedError
+
+    def finish(self, raw: bytes | None) -> None:
+        """Send the answer; without one the slow way makes it."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self.lane.under_way -= 1
+            connection.answered(raw, self.data)
+
+    def drop(self) -> None:
+        """Forget the client: it is gone."""
+        if self.connection is not None:
+            self.connection = None
+            self.lane.under_way -= 1
+
+
+class _Place(Ticket):
+    __slots__ = ("order_id", "request")
+
+    request: PlaceRequest
+    order_id: bytes
+
+    def told(self, answer: PlaceAnswer) -> bytes:
+        placed = self.lane.placing.told(self.request, self.order_id, answer)
+        if isinstance(placed, type):
+            PLACES.add(placed.code)
+            return self.lane.answers.refused(placed)
+        new, view = placed
+        PLACES.add("accepted" if new else "replayed")
+        return self.lane.answers.ok(201 if new else 200, _encode(view))
+
+
+class _Callback(Ticket):
+    __slots__ = ()
+
+    def told(self, answer: PayAnswer) -> bytes | None:
+        if is_refused(answer):
+            return None
+        PAYMENTS.add(answer.outcome)
+        return self.lane.answers.ok(200, _encode(CallbackView(outcome=answer.outcome, state=answer.state)))
+
+
+class _Track(Ticket):
+    __slots__ = ("question",)
+
+    question: Question | None
+
+    def told(self, answer: msgspec.Struct) -> bytes:
+        return self.lane.answers.ok(200, _encode(answer))
+
+    def drop(self) -> None:
+        super().drop()
+        if self.question is not None:
+            self.question.drop()
+
+
+class Lane:
+    """The hot calls on their verbs. One a worker process."""
+
+    def __init__(
+        self,
+        *,
+        placing: Placing,
+        paying: Paying,
+        tracking: Tracking,
+        browsing: Browsing,
+        gateways: dict[str, Gateway],
+        clock: Clock,
+    ) -> None:
+        self.placing, self._paying, self._tracking, self._browsing = placing, paying, tracking, browsing
+        self._clock = clock
+        self._callbacks = {f"POST /v1/payments/{one.name}/callback".encode(): one for one in gateways.values()}
+        self.reader, self.answers = PlainReader(), Answers()
+        self.under_way = 0
+        self.draining = False
+
+    def take(self, connection: Connection, data: bytes) -> Verdict:
+        """Look at what came on an idle connection, and answer it if it is a hot request."""
+        reader = self.reader
+        if self.draining or not reader.read(data):
+            return Verdict.UNKNOWN
+        end = data.find(b"\r\n")
+        if data[end - len(_HTTP) : end] != _HTTP:
+            return Verdict.WHOLE
+        line = data[: end - len(_HTTP)]
+        try:
+            if line == _PLACE:
+                taken = self._place(connection)
+            elif line.startswith(_ORDER):
+                taken = self._track(connection, line[len(_ORDER) :])
+            elif line in self._callbacks:
+                taken = self._callback(connection, self._callbacks[line])
+            else:
+                taken = line.startswith(_PRODUCT) and self._product(connection, line[len(_PRODUCT) :])
+        except Overloaded as refusal:
+            REFUSALS.add(refusal.code)
+            connection.answered(self.answers.refused(refusal), b"")
+            return Verdict.TAKEN
+        except Refusal:
+            return Verdict.WHOLE  # aiohttp's way says it in every detail
+        return Verdict.TAKEN if taken else Verdict.WHOLE
+
+    def _begin(self, connection: Connection, ticket: Ticket) -> None:
+        self.under_way += 1
+        connection.ticket = ticket
+
+    def _place(self, connection: Connection) -> bool:
+        reader = self.reader
+        key = reader.header(b"idempotency-key")
+        if not key or len(reader.body) > BODY_MOST:
+            return False
+        ticket = _Place(self, connection)
+        ticket.request = request = read_request(reader.body)
+        ticket.order_id = self.placing.place_for(request, read_idempotency_key([key]), ticket)
+        self._begin(connection, ticket)
+        return True
+
+    def _callback(self, connection: Connection, gateway: Gateway) -> bool:
+        reader = self.reader
+        if len(reader.body) > BODY_MOST:
+            return False
+        headers: dict[str, str] = {}
+        for name in gateway.headers:
+            value = reader.header(name.lower().encode())
+            if value is None:
+                return False
+            headers[name] = value
+        report = gateway.read_callback(reader.body, headers, self._clock.now_ms() // 1000)
+        ticket = _Callback(self, connection)
+        self._paying.pay_for(report, ticket)
+        self._begin(connection, ticket)
+        return True
+
+    def _track(self, connection: Connection, said: bytes) -> bool:
+        name, asked, wait = said.decode("latin-1").partition("?wait=")
+        authorization = self.reader.header(b"authorization")
+        if self.reader.body or not authorization:
+            return False
+        order_id = self._tracking.authorise(parse_order_id(name), read_token(authorization))
+        ticket = _Track(self, connection)
+        ticket.question = None
+        ticket.question = self._tracking.ask(order_id, read_wait(wait if asked else None), ticket)
+        self._begin(connection, ticket)
+        return True
+
+    def _product(self, connection: Connection, sku: bytes) -> bool:
+        view = None if self.reader.body else self._browsing.fresh(sku.decode("latin-1"))
+        if view is None:
+            return False
+        connection.answered(self.answers.ok(200, _encode(view)), b"")
+        return True

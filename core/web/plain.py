@@ -1,0 +1,145 @@
+"""HTTP/1.1 for the lane: is this exactly one whole, plain request, and what does it say; and answers as bytes.
+
+*Plain* is narrow on purpose: one Host, no transfer coding, no ``Expect``, no upgrade, nothing folded, nothing that
+aiohttp would judge by more than its presence. llhttp (httptools, the same parser family as aiohttp's own) checks the
+grammar and the framing; whatever is not plain is aiohttp's to answer.
+
+Why no callback per header: each costs a call into Python, and together they cost as much as the parse. What is needed
+of the head is found by its name in a lower-case copy; a name that stands twice is not plain.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from core.errors import Refusal
+from core.web.problems import problem_body, problem_headers
+
+HEAD_MOST: Final = 4_096  # bytes of a head the lane looks at; aiohttp's own limits stand behind it
+_LINES_MOST: Final = 60
+_END: Final = b"\r\n\r\n"
+_ODD: Final = re.compile(
+    rb"\r\n(?:[ \t]|transfer-encoding|content-encoding|connection(?!: keep-alive\r\n)|expect|upgrade|trailer|te:"
+    rb"|server|etag|content-location|content-range|max-forwards|sec-websocket|proxy-connection|http2-settings)"
+)
+_TWICE: Final = (b"\r\ncontent-type:", b"\r\nuser-agent:", b"\r\ncontent-length:")
+
+
+class PlainReader:
+    """Reads plain requests. One a worker: nothing of a connection is kept between two requests."""
+
+    __slots__ = ("_bodies", "_ends", "_parser", "body", "data", "head")
+
+    def __init__(self) -> None:
+        """Begin with a fresh parser."""
+        self.data = self.head = self.body = b""
+        self._renew()
+
+    def _renew(self) -> None:
+        self._parser = HttpRequestParser(self)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body (llhttp's call)."""
+        self.body = body
+        self._bodies += 1
+
+    def on_message_complete(self) -> None:
+        """Count a whole request (llhttp's call)."""
+        self._ends += 1
+
+    def read(self, data: bytes) -> bool:
+        """Say whether ``data`` is exactly one whole, plain request; then ``head`` and ``body`` are set.
+
+        ``head`` is in lower case, begins with the request line and ends with a line's end.
+        """
+        end = data.find(_END)
+        if not 0 < end <= HEAD_MOST:
+            return False
+        head = data[: end + 2].lower()
+        if _ODD.search(head) or head.count(b"\r\nhost:") != 1 or head.count(b"\r\n") > _LINES_MOST:
+            return False
+        for name in _TWICE:
+            if head.count(name) > 1:
+                return False
+        self.body, self._bodies, self._ends = b"", 0, 0
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._renew()
+            return False
+        # Exactly one: the lengths must meet, or what follows is another request, or the rest of this one is missing.
+        if self._ends != 1 or self._bodies > 1 or end + 4 + len(self.body) != len(data):
+            self._renew()
+            return False
+        self.data, self.head = data, head
+        return True
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header's value; ``name`` in lower case. '' if it is missing, None if it is not plain.
+
+        Not plain is what stands twice or is not ASCII.
+        """
+        sought = b"\r\n%b:" % name
+        at = self.head.find(sought)
+        if at < 0:
+            return ""
+        begin = at + len(sought)
+        end = self.head.find(b"\r\n", begin)
+        if self.head.find(sought, end) >= 0:
+            return None
+        value = self.data[begin:end].strip(b" \t")
+        return value.decode("ascii") if value.isascii() else None
+
+
+class Answers:
+    """Whole answers as bytes. The head of each is made once a second, because of its Date."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._date = b""
+        self._heads: dict[int, bytes] = {}
+        self._refusals: dict[type[Refusal], bytes] = {}
+
+    def ok(self, status: int, body: bytes) -> bytes:
+        """Return an answer with a JSON body."""
+        self._tick()
+        head = self._heads.get(status)
+        if head is None:
+            head = self._heads[status] = self._head(status, "application/json", {})
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+    def refused(self, refusal: Refusal | type[Refusal]) -> bytes:
+        """Return the answer of a refusal; a class stands for its general message, and its bytes are made once."""
+        self._tick()
+        if isinstance(refusal, type):
+            return self._refusals.get(refusal) or self._refusals.setdefault(refusal, self._refused(refusal))
+        return self._refused(refusal)
+
+    def _refused(self, refusal: Refusal | type[Refusal]) -> bytes:
+        body = problem_body(refusal)
+        head = self._head(refusal.status, "application/problem+json", problem_headers(refusal))
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+    def _head(self, status: int, content_type: str, headers: dict[str, str]) -> bytes:
+        said = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{said}Content-Type: {content_type}\r\n"
+        return first.encode("ascii") + self._date
+
+    def _tick(self) -> None:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+            self._heads.clear()
+            self._refusals.clear()
+
+
+def closing(answer: bytes) -> bytes:
+    """Return the same answer, saying that the connection ends with it."""
+    return answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)

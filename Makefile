@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install prove test check profile bench lock clean
+.PHONY: help install prove test check profile bench ceiling lock clean
 
 help:  ## Show these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,9 @@ check: install  ## Format, lint, types, walls
 
 profile: install  ## A flash sale with flame graphs of the server and the projector: out/prove/latest/profile-*.svg
 	@$(BIN)/flashproof prove --profile $(ARGS)
+
+ceiling: install  ## The hot path beside nginx, a bare protocol and aiohttp, as ratios: out/ceiling/latest
+	@$(BIN)/flashproof ceiling $(ARGS)
 
 bench: install  ## Benchmarks of the scripts on real stores
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)

@@ -22,6 +22,7 @@ class Verb(NamedTuple):
 VERBS: Final[dict[str, Verb]] = {
     "prove": Verb("loadtests.prove:main", "run a whole flash sale, check everything, print the verdict"),
     "verify": Verb("loadtests.verify:main", "judge a finished run again from its raw files"),
+    "ceiling": Verb("benchmarks.ceiling.run:main", "measure the hot path beside nginx and aiohttp, as ratios"),
     "local": Verb("core.local.command:main", "start a real Valkey and PostgreSQL under .local/"),
     "migrate": Verb("core.web.admin:migrate", "bring the PostgreSQL schema up to date"),
     "product": Verb("core.web.admin:product", "add a product or give it new terms"),

@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +27,7 @@ from loadtests.deployment import CORE, Deployment
 from loadtests.faults import FAULTS
 from loadtests.kills import Kill, Timetable, parse_kills
 from loadtests.load import run_locust
+from loadtests.machine import describe_machine, git_commit, point_latest
 from loadtests.parts import worker_of
 from loadtests.progress import Progress
 from loadtests.quiet import versions as stores_versions
@@ -36,7 +35,7 @@ from loadtests.quiet import wait_quiet
 from loadtests.report import html, terminal
 from loadtests.resolve import resolve
 from loadtests.stage import HOT_SKU, THINK_SHARE, hold_ms, set_stage
-from loadtests.summary import Budgets, Generator, Incident, Machine, Run
+from loadtests.summary import Budgets, Generator, Incident, Run
 from profiles.capture import Capture
 
 EXIT_VOID: Final = 3
@@ -96,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"VOID: {said}\nlogs: {options.report / 'logs'}\n")
         return EXIT_VOID
     progress.end()
-    _point_latest(options.report)
+    point_latest(options.report)
     terminal.show(summary, str(options.report))
     return judge.exit_code(summary)
 
@@ -313,8 +312,8 @@ def _run(
         hot_sku=HOT_SKU,
         cold_skus=options.cold,
         budgets=Budgets(accepted_p99_us=budget_us),
-        machine=_machine(),
-        git_commit=_git_commit(),
+        machine=describe_machine(),
+        git_commit=git_commit(),
         started_at=str(generator.started_at),
         command=options.command,
         wanted=list(_WANTED),
@@ -324,46 +323,3 @@ def _run(
         not_tested=not_tested,
         quiet_after_s=quiet_after_s,
     )
-
-
-def _machine() -> Machine:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    return Machine(
-        cpu=cpu,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        kernel=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
-    )
-
-
-def _git_commit() -> str:
-    """Return the commit of the tree this runs from, with ``+`` when it was changed, or nothing outside a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        head = subprocess.run(
-            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-        dirty = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
-def _point_latest(report: Path) -> None:
-    """Let ``latest`` beside the run point at it, by one atomic rename."""
-    link = report.parent / "latest"
-    fresh = report.parent / f".latest-{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(report.name)
-    if link.is_dir() and not link.is_symlink():
-        fresh.unlink()
-        return
-    fresh.replace(link)

@@ -12,19 +12,11 @@ from typing import Final, Literal
 import msgspec
 
 from loadtests.evidence import Finding
+from loadtests.machine import Machine
 
 SCHEMA: Final = 1
 Verdict = Literal["pass", "slow", "wrong", "void"]
 EXIT_CODE: Final[dict[Verdict, int]] = {"pass": 0, "slow": 1, "wrong": 2, "void": 3}
-
-
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it ran: words a reader can compare, no name and no path."""
-
-    cpu: str
-    cores: int
-    kernel: str
-    python: str
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -54,6 +54,16 @@ class Acceptor:
         self._listening.close()
         await asyncio.gather(*self._starting)
 
+    async def leave(self) -> None:
+        """Accept no more, and leave the queue as it is to the others who hold the socket: it is theirs too.
+
+        Shrinking it would drop their clients' handshakes; as they hold it, nobody who waits in it is reset.
+        """
+        self._open = False
+        self._loop.remove_reader(self._listening.fileno())
+        self._listening.close()
+        await asyncio.gather(*self._starting)
+
     def _ready(self) -> None:
         room = CONNECTIONS_MOST - self._connections() - len(self._starting)
         for _ in range(min(_BURST_MOST, room)):

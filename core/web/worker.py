@@ -1,21 +1,31 @@
 """One worker process of ``flashproof serve``: an event loop on the parent's listening socket.
 
-It stops when told (SIGTERM) and when its parent is gone (the pipe it was given ends). Stopping is draining: no new
-connection is let in, everything under way and everything that still arrives is answered, each answer closes its
-connection, and only when nothing has come for a moment does the worker leave.
+It stops when told (SIGTERM: the server stops; SIGUSR1: another worker goes on in its place) and when its parent is
+gone (the pipe it was given ends). Stopping is draining: no new connection is let in, everything under way and
+everything that still arrives is answered, and each answer closes its connection.
+
+How long it waits for what may still arrive differs. When the server stops, the worker leaves as soon as nothing has
+come for a moment. When it is replaced, nobody is in a hurry, and a kept connection on which a client is just sending
+must not be closed under it: so every connection is kept until its next answer has closed it or its client has. Only
+those on which nobody asked anything for ``DRAIN_MOST_S`` are closed at the end. A request that crosses that close on
+the wire is lost, as one that crosses the close of an idle connection after ``KEEPALIVE_S`` is: HTTP lets either side
+close an idle connection at any time (RFC 9112, 9.5), and clients send such a request again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
+import os
 import signal
 import socket
 from collections.abc import Sequence
 from typing import Final
 
 import uvloop
+from aiohttp import web
 from redis.exceptions import RedisError
 
 from core.backends import valkey
@@ -38,6 +48,7 @@ from core.settings import DRAIN_MOST_S, KEEPALIVE_S, Settings, load
 from core.telemetry import WAITERS, flush_tallies, log, set_level
 from core.web.accept import Acceptor
 from core.web.app import Shop
+from core.web.child import SERVES
 from core.web.lane import Lane
 from core.web.protocol import Runner
 
@@ -53,6 +64,8 @@ class Worker:
     """The verbs on their stores, behind HTTP."""
 
     def __init__(self, settings: Settings) -> None:
+        self._leave = asyncio.Event()
+        self._server_stops = False  # else only this worker leaves
         clock, names = SystemClock(), Names(settings.secret)
         self._settings = settings
         self._orders = OrderStore(settings.valkey_url)
@@ -81,13 +94,10 @@ class Worker:
             clock=clock,
         )
 
-    async def run(self, listening: socket.socket, parent: int) -> None:
-        """Serve until SIGTERM or until the parent's end of the pipe ``parent`` closes, then drain."""
-        stop = asyncio.Event()
+    async def run(self, listening: socket.socket, parent: int, ready: int) -> None:
+        """Serve, say so on the pipe ``ready``, and drain when told to or when the pipe ``parent`` ends."""
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, stop.set)
-        loop.add_reader(parent, stop.set)
+        self._hear(loop, parent)
         runner = Runner(
             self.shop.application(),
             self.lane if self._settings.lane == "on" else None,
@@ -107,17 +117,33 @@ class Worker:
         gc.set_threshold(*_GC_THRESHOLDS)
         counting = asyncio.create_task(self._count())
         log("info", "worker_ready")
-        await stop.wait()
-        loop.remove_reader(parent)
+        _say(ready)
+        await self._leave.wait()
         self.shop.draining = self.lane.draining = True
         self._tracking.waiters.close()
-        await acceptor.stop()
-        await self._drain()
+        await (acceptor.stop() if self._server_stops else acceptor.leave())
+        await self._drain(server)
         listener.cancel()
         counting.cancel()
         flush_tallies()
         await runner.cleanup()
         await self._close()
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, parent: int) -> None:
+        """Heed the parent's signals and its end, from the beginning to the end of the drain."""
+
+        def stop() -> None:
+            self._server_stops = True
+            self._leave.set()
+
+        def orphaned() -> None:
+            loop.remove_reader(parent)
+            stop()
+
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._leave.set)
+        loop.add_reader(parent, orphaned)
 
     async def _count(self) -> None:
         """Keep the shared metrics fresh."""
@@ -126,12 +152,18 @@ class Worker:
             flush_tallies()
             WAITERS.set(self._tracking.waiters.count)
 
-    async def _drain(self) -> None:
+    async def _drain(self, server: web.Server) -> None:
+        """Return when all connections are closed, or nobody may be expected to ask any more on those that are left."""
         loop = asyncio.get_running_loop()
-        until, quiet_since = loop.time() + DRAIN_MOST_S, loop.time()
-        while loop.time() < until and loop.time() - quiet_since < _QUIET_S:
-            if self.shop.under_way or self.lane.under_way:
-                quiet_since = loop.time()
+        began = quiet_since = loop.time()
+        seen = 0  # requests; looking at what is under way misses the short ones
+        while server.connections:
+            now = loop.time()
+            may_ask = not self._server_stops and now - began < DRAIN_MOST_S
+            if may_ask or self.shop.under_way or self.lane.under_way or server.requests_count != seen:
+                quiet_since, seen = now, server.requests_count
+            if now - quiet_since >= _QUIET_S or now - began >= DRAIN_MOST_S * (1 if self._server_stops else 2):
+                return
             await asyncio.sleep(_TICK_S)
 
     async def _close(self) -> None:
@@ -140,6 +172,13 @@ class Worker:
         for gateway in self._gateways.values():
             await gateway.close()
         self._postgres.close()
+
+
+def _say(ready: int) -> None:
+    """Tell the parent that this worker serves."""
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone; its other pipe says so too
+        os.write(ready, SERVES)
+    os.close(ready)
 
 
 async def _listen(url: str, waiters: Waiters) -> None:
@@ -163,14 +202,16 @@ async def _listen(url: str, waiters: Waiters) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one worker: ``--fd`` the listening socket, ``--parent`` the pipe. ``flashproof serve`` starts it."""
+    """Run one worker: ``--fd`` the listening socket, ``--parent`` and ``--ready`` the pipes. ``serve`` starts it."""
     parser = argparse.ArgumentParser(prog="flashproof serve-worker", description=main.__doc__)
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--ready", type=int, required=True)
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent's affair, also if it is sent to the whole process group
     settings = load()
     set_level(settings.log_level)
     listening = socket.socket(fileno=options.fd)
     listening.setblocking(False)
-    uvloop.run(Worker(settings).run(listening, options.parent))
+    uvloop.run(Worker(settings).run(listening, options.parent, options.ready))
     return 0

@@ -45,7 +45,7 @@ async def _open(url: str) -> None:
 
 
 def _batch(size: int) -> list[PlaceItem]:
-    return [PlaceItem(os.urandom(16), ("hot", "f" * 16, os.urandom(6).hex(), 1)) for _ in range(size)]
+    return [PlaceItem(os.urandom(16), os.urandom(6).hex(), ("hot", "f" * 16, 1)) for _ in range(size)]
 
 
 @pytest.mark.parametrize("size", [1, 64, 512])

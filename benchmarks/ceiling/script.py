@@ -16,6 +16,7 @@ from benchmarks.ceiling.asks import HOT, Spec, buyer, key
 from benchmarks.ceiling.driver import Done, cpu_ns
 from core.backends.valkey import ROOT
 from core.ids import Names, fingerprint
+from core.sale.orders.answers import PLACE_ANSWERS
 from core.sale.orders.store import PLACE
 
 BATCH: Final = 100  # orders in a call
@@ -76,17 +77,17 @@ class _Wire:
 
 def _call(names: Names, epoch: bytes, first: int) -> bytes:
     numbers = range(first, first + BATCH)
-    asked = _pack([(HOT, fingerprint(HOT, 1), buyer(number), 1) for number in numbers])
+    asked = _pack([(HOT, fingerprint(HOT, 1), 1)]) + _pack([1] * BATCH) + _pack([buyer(number) for number in numbers])
     ids = b"".join([names.order_id(buyer(number), key(number)) for number in numbers])
     command: Any = ("EVALSHA", PLACE.sha, 1, ROOT, epoch, asked, ids)
     return bytes(hiredis.pack_command(command))
 
 
 def _accepted(reply: bytes) -> int:
-    accepted = reply.count(b"accepted")
-    if accepted != BATCH:
-        raise ValueError(f"{BATCH - accepted} of {BATCH} orders were not accepted")
-    return accepted
+    answers, said = PLACE_ANSWERS.decode(reply)
+    if [answer.outcome for answer in answers] != ["accepted"] or said != [1] * BATCH:
+        raise ValueError(f"orders were not accepted: {answers[:3]}")
+    return BATCH
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ class Shop:
         if isinstance(placed, type):
             PLACES.add(placed.code)
             return problem(placed)
-        new, view = placed
+        new, body = placed
         PLACES.add("accepted" if new else "replayed")
-        return _json(view, 201 if new else 200)
+        return web.Response(body=body, status=201 if new else 200, content_type="application/json")
 
     async def track_order(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/orders/{id}."""

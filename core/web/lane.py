@@ -113,13 +113,18 @@ class _Place(Ticket):
         if isinstance(placed, type):
             PLACES.add(placed.code)
             return self.lane.answers.refused(placed)
-        new, view = placed
+        new, body = placed
         PLACES.add("accepted" if new else "replayed")
-        return self.lane.answers.ok(201 if new else 200, _encode(view))
+        return self.lane.answers.ok(201 if new else 200, body)
 
 
 class _Callback(Ticket):
     __slots__ = ()
+
+    def set_exception(self, error: Exception, /) -> None:
+        if isinstance(error, Refusal):
+            PAYMENTS.add(error.code)
+        super().set_exception(error)
 
     def told(self, answer: PayAnswer) -> bytes | None:
         if is_refused(answer):
@@ -169,6 +174,7 @@ class Lane:
             return Verdict.UNKNOWN
         end = data.find(b"\r\n")
         if data[end - len(_HTTP) : end] != _HTTP:
+            reader.renew()  # behind HTTP/1.0 its parser takes nothing more, from nobody
             return Verdict.WHOLE
         line = data[: end - len(_HTTP)]
         try:
@@ -184,8 +190,8 @@ class Lane:
             REFUSALS.add(refusal.code)
             connection.answered(self.answers.refused(refusal), b"")
             return Verdict.TAKEN
-        except Refusal:
-            return Verdict.WHOLE  # aiohttp's way says it in every detail
+        except Exception:  # noqa: BLE001  # a refusal or a fault; nothing was begun, so aiohttp's way may say which
+            return Verdict.WHOLE
         return Verdict.TAKEN if taken else Verdict.WHOLE
 
     def _begin(self, connection: Connection, ticket: Ticket) -> None:
@@ -215,7 +221,11 @@ class Lane:
             headers[name] = value
         report = gateway.read_callback(reader.body, headers, self._clock.now_ms() // 1000)
         ticket = _Callback(self, connection)
-        self._paying.pay_for(report, ticket)
+        try:
+            self._paying.pay_for(report, ticket)
+        except Overloaded as refusal:
+            PAYMENTS.add(refusal.code)
+            raise
         self._begin(connection, ticket)
         return True
 

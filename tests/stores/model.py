@@ -14,6 +14,7 @@ from typing import Any
 from core.facts import Fact, Paid, Placed, Released, Stocked
 
 Ask = tuple[str, str, str, int]  # sku, fingerprint, buyer, quantity
+Kind = tuple[str, str, int]  # sku, fingerprint, quantity
 Say = tuple[str, str, str, int, str, int]  # gateway, event, status, amount, currency, paid at ms
 Generations = tuple[dict[Any, Any], dict[Any, Any]]  # the present one, the one before
 
@@ -69,10 +70,13 @@ class Model:
 
     # --- the verbs, each a batch --------------------------------------------------------------------------
 
-    def place(self, asks: Sequence[tuple[bytes, Ask]], now: int) -> list[tuple[Any, ...]]:
+    def place(self, asks: Sequence[tuple[bytes, str, Kind]], now: int) -> list[tuple[Any, ...]]:
         """place.lua."""
         with self._entry() as say:
-            return [self._place(order_id, ask, now, say) for order_id, ask in asks]
+            return [
+                self._place(order_id, (sku, print_, buyer, quantity), now, say)
+                for order_id, buyer, (sku, print_, quantity) in asks
+            ]
 
     def _place(self, order_id: bytes, ask: Ask, now: int, say: Callable[[bytes, Fact], None]) -> tuple[Any, ...]:
         sku, print_, buyer, quantity = ask

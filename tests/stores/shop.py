@@ -136,8 +136,7 @@ class Shop:
 
     def item(self, buyer: str, key: str = "1", quantity: int = 1, sku: str = "HOT") -> PlaceItem:
         """Return an order to place."""
-        ask = (sku, fingerprint(sku, quantity), buyer, quantity)
-        return PlaceItem(self.names.order_id(buyer, key), ask)
+        return PlaceItem(self.names.order_id(buyer, key), buyer, (sku, fingerprint(sku, quantity), quantity))
 
     async def place(self, *items: PlaceItem) -> list[PlaceAnswer]:
         """Place orders in one batch."""

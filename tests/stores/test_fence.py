@@ -15,7 +15,7 @@ from core.backends.valkey import ROOT, SHARD
 from core.errors import Fenced, FlashproofError, StoreUnavailable, StoreUnknown
 from core.local.stores import LocalStores
 from core.sale.orders import journal
-from core.sale.orders.store import PLACE
+from core.sale.orders.store import PLACE, pack_places
 from core.sale.stock.raise_units import raise_units
 from core.workers import fence
 from core.workers.fence import JournalGap
@@ -79,13 +79,12 @@ def test_a_script_called_under_another_epoch_changes_nothing(stores: LocalStores
     async def test() -> None:
         async with a_shop(stores, tmp_path, units=5) as shop:
             item = shop.item("ann")
-            packed = msgspec.msgpack.encode([item.ask])
             for meta, said in (("1", "2"), ("2", "1"), ("0", "0"), ("0", "1"), ("1", "0")):
                 await shop.client.hset(f"{ROOT}:meta", "epoch", meta)
                 shop.shard._epoch = said.encode()
                 with pytest.raises(Fenced):
                     await shop.shard._evaluate(
-                        await shop.shard._connected(), PLACE, said.encode(), (packed, item.order_id)
+                        await shop.shard._connected(), PLACE, said.encode(), pack_places([item])
                     )
             assert (await shop.live(), await shop.free()) == ({}, 5)
             await shop.client.hset(f"{ROOT}:meta", "epoch", "7")

@@ -142,7 +142,7 @@ class ShopMachine(RuleBasedStateMachine):
         if not again or order_id not in self.bodies:
             self.bodies[order_id] = (sku, quantity)
         sku, quantity = self.bodies[order_id]
-        return PlaceItem(order_id, (sku, fingerprint(sku, quantity), OWNERS[order_id], quantity))
+        return PlaceItem(order_id, OWNERS[order_id], (sku, fingerprint(sku, quantity), quantity))
 
     async def placing(self, items: Sequence[PlaceItem], **how: Any) -> list[Any]:
         """Send orders through the lane in one batch; answers as the model gives them."""
@@ -335,7 +335,7 @@ class ShopMachine(RuleBasedStateMachine):
         """On the new process nothing is sold, paid, released or raised; what reads or settles works."""
         bench, order_id = self.bench, min(OWNERS)
         for call in (
-            lambda: bench.orders.places.put(PlaceItem(order_id, ("HOT", "x", "eve", 1))),
+            lambda: bench.orders.places.put(PlaceItem(order_id, "eve", ("HOT", "x", 1))),
             lambda: bench.orders.payments.put(PayItem(order_id, ("sandbox", "e9", "paid", 1999, "CNY", 1, False))),
             lambda: bench.orders.cancels.put(CancelItem(order_id, True)),
             lambda: bench.expiry.release_due(10, ASK_AGAIN_MS, []),

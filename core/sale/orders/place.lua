@@ -1,52 +1,121 @@
 -- Places a batch of orders: decides all of them in the order given, then writes what was accepted.
 --
--- ARGV[2]  msgpack {{sku, fingerprint, buyer, quantity}, …}
+-- ARGV[2]  three msgpack values: kinds {{sku, fingerprint, quantity}, …} · the kind of each order (from 1) · its buyer
 -- ARGV[3]  the order ids, 16 bytes each, joined (cmsgpack reads no binary type; ids must not be text)
--- returns  msgpack {{outcome, state, amount, currency, pay_by_ms}, …}, one a request; a refusal is {outcome}
+-- returns  msgpack {answers, which}: answers {{outcome, state, amount, currency, pay_by_ms}, …}, each once (a refusal
+--          is {outcome}); which: the answer of each order (from 1)
 --
--- Cost: 2 + 2·SKUs reads and 4 + 2·SKUs writes whatever the number of orders, 1 to 2 µs of Lua each besides.
+-- In a flash sale nearly all orders of a batch are of one kind. What they share (rule, terms, the answer, all bytes of
+-- record and fact but the id and the buyer) is made once a kind; an order costs two entries in tables and a few
+-- strings. With a table and a pack for each answer, record and fact an order cost 12 µs of Lua instead of 5.
+--
+-- Cost: 2 + 2·SKUs reads and 3 + 2·SKUs writes whatever the number of orders.
 
-local requests = unpack_value(ARGV[2])
+local kinds, which, buyers = unpack_value(ARGV[2])
 local ids = split_ids(ARGV[3])
-local answers = {}
-
 fetch(ids)
+
+-- --- what the orders of a kind share --------------------------------------------------------------------------------
+
+local answers, refusals = {}, {}
+
+local function tell(answer)
+  insert(answers, answer)
+  return #answers
+end
+
+local function refuse(outcome)
+  refusals[outcome] = refusals[outcome] or tell({ outcome })
+  return refusals[outcome]
+end
+
+local function closed_because(r)
+  if not r then return 'unknown_product' end
+  if now < r.opens_ms then return 'not_open' end
+  if r.closes_ms > 0 and now >= r.closes_ms then return 'closed' end
+end
+
+local terms = {}
+for k, kind in ipairs(kinds) do
+  local sku, print, quantity = kind[1], kind[2], kind[3]
+  local r = rule(sku)
+  local t = { sku = sku, print = print, quantity = quantity, rule = r, closed = closed_because(r) }
+  if not t.closed then
+    local amount, pay_by = r.price * quantity, now + r.hold_ms
+    t.pay_by = pay_by
+    t.record = { 'reserved', print, sku, '', quantity, amount, r.currency, pay_by, now, 0 }
+    -- The same record and its fact, as msgpack arrays of 10 and 8 values around the buyer.
+    t.record_head, t.record_tail = '\154' .. pack('reserved', print, sku), pack(quantity, amount, r.currency, pay_by, now, 0)
+    t.fact_head, t.fact_tail = '\152' .. pack('placed', sku), pack(quantity, amount, r.currency, now, pay_by)
+    t.answer = { 'accepted', 'reserved', amount, r.currency, pay_by }
+  end
+  terms[k] = t
+end
+
 local buyers_of = {}
-for i, ask in ipairs(requests) do
-  if not orders[ids[i]] then
-    local buyers = buyers_of[ask[1]]
-    if not buyers then
-      buyers = {}
-      buyers_of[ask[1]] = buyers
+for i, id in ipairs(ids) do
+  local t = terms[which[i]]
+  if not (orders[id] or t.closed) then
+    local list = buyers_of[t.sku]
+    if not list then
+      list = {}
+      buyers_of[t.sku] = list
     end
-    buyers[#buyers + 1] = ask[3]
+    list[#list + 1] = buyers[i]
   end
 end
-for sku, buyers in pairs(buyers_of) do
-  if rule(sku) then fetch_counts(sku, buyers) end
+for sku, list in pairs(buyers_of) do fetch_counts(sku, list) end
+
+-- --- the decision ---------------------------------------------------------------------------------------------------
+
+local live_args, due_args, bought_args, said = {}, {}, {}, {}
+local at, sha1hex, sub = 0, redis.sha1hex, string.sub
+
+local function accept(id, t, buyer, held)
+  t.rule.free = t.rule.free - t.quantity
+  counts[t.sku][buyer] = held
+  orders[id] = t.record
+  local bought = bought_args[t.sku]
+  if not bought then
+    bought = {}
+    bought_args[t.sku] = bought
+  end
+  local count = #bought
+  bought[count + 1], bought[count + 2] = buyer, held
+  local packed = pack(buyer)
+  local fact = id .. t.fact_head .. packed .. t.fact_tail
+  live_args[at + 1], live_args[at + 2] = id, t.record_head .. packed .. t.record_tail
+  due_args[at + 1], due_args[at + 2] = t.pay_by, id
+  records[at + 1], records[at + 2] = 'r', sub(sha1hex(fact), 1, 16) .. fact
+  at = at + 2
+  t.accepted = t.accepted or tell(t.answer)
+  return t.accepted
 end
 
-local function decide(id, ask)
-  local sku, print, buyer, quantity = ask[1], ask[2], ask[3], ask[4]
+local function decide(id, t, buyer)
   local prior = orders[id]
   if prior then
-    if prior[PRINT] ~= print then return { 'conflict' } end
-    return { 'replayed', prior[STATE], prior[AMOUNT], prior[CURRENCY], prior[PAY_BY] }
+    if prior[PRINT] ~= t.print then return refuse('conflict') end
+    return tell({ 'replayed', prior[STATE], prior[AMOUNT], prior[CURRENCY], prior[PAY_BY] })
   end
-  local r = rule(sku)
-  if not r then return { 'unknown_product' } end
-  if now < r.opens_ms then return { 'not_open' } end
-  if r.closes_ms > 0 and now >= r.closes_ms then return { 'closed' } end
-  if bought_of(sku, buyer) + quantity > r.limit then return { 'limit_reached' } end
-  if r.free < quantity then return { 'sold_out' } end
-  local amount, pay_by = r.price * quantity, now + r.hold_ms
-  take(sku, buyer, quantity)
-  orders[id] = { 'reserved', print, sku, buyer, quantity, amount, r.currency, pay_by, now, 0 }
-  changed[id] = true
-  record_fact(id, { 'placed', sku, buyer, quantity, amount, r.currency, now, pay_by })
-  return { 'accepted', 'reserved', amount, r.currency, pay_by }
+  if t.closed then return refuse(t.closed) end
+  local held = (counts[t.sku][buyer] or 0) + t.quantity
+  if held > t.rule.limit then return refuse('limit_reached') end
+  if t.rule.free < t.quantity then return refuse('sold_out') end
+  return accept(id, t, buyer, held)
 end
 
-for i, ask in ipairs(requests) do answers[i] = decide(ids[i], ask) end
-commit()
-return pack(answers)
+for i, id in ipairs(ids) do said[i] = decide(id, terms[which[i]], buyers[i]) end
+
+-- --- the writes -----------------------------------------------------------------------------------------------------
+
+for sku, bought in pairs(bought_args) do
+  call('HSET', root .. ':sku:' .. sku, 'free', rules[sku].free)
+  call('HSET', root .. ':bought:' .. sku, unpack(bought))
+end
+if at > 0 then
+  call('HSET', live, unpack(live_args))
+  call('ZADD', due, unpack(due_args))
+  call('XADD', facts, '*', unpack(records))
+end
+return pack({ answers, said })

@@ -8,9 +8,11 @@ No lookup and no await of its own before the batch. On return one thing is true:
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from core.backends.batches import Sink
 from core.clock import iso8601
@@ -116,10 +118,11 @@ class Placing:
     """The verb, with what it needs for every order."""
 
     def __init__(self, names: Names, store: OrderStore, pay_url: str) -> None:
-        self._names, self._store, self._pay_url = names, store, pay_url
+        self._names, self._store = names, store
+        self._pay_url = '"pay_url":' + msgspec.json.encode(pay_url).decode()[:-1]  # the order's name follows
 
-    async def place(self, request: PlaceRequest, idempotency_key: str) -> tuple[bool, OrderView] | type[Refusal]:
-        """Return (True for a new order, False for a replayed one; the order), or the refusal.
+    async def place(self, request: PlaceRequest, idempotency_key: str) -> tuple[bool, bytes] | type[Refusal]:
+        """Return (True for a new order, False for a replayed one; the ``OrderView`` as JSON), or the refusal.
 
         Raises:
             Overloaded, Fenced, StoreUnavailable: nothing was changed. StoreUnknown: nobody knows.
@@ -138,31 +141,37 @@ class Placing:
         """
         item = self.item(request, idempotency_key)
         self._store.places.put_for(item, sink)
-        return item.order_id
+        return item[0]
 
     def item(self, request: PlaceRequest, idempotency_key: str) -> PlaceItem:
         """Return what the script needs to decide a request."""
         sku, quantity = request.sku, request.quantity
         order_id = self._names.order_id(request.buyer, idempotency_key)
-        return PlaceItem(order_id, (sku, fingerprint(sku, quantity), request.buyer, quantity))
+        return PlaceItem(order_id, request.buyer, (sku, fingerprint(sku, quantity), quantity))
 
-    def told(
-        self, request: PlaceRequest, order_id: bytes, answer: PlaceAnswer
-    ) -> tuple[bool, OrderView] | type[Refusal]:
+    def told(self, request: PlaceRequest, order_id: bytes, answer: PlaceAnswer) -> tuple[bool, bytes] | type[Refusal]:
         """Return what the script's answer means for the buyer: as ``place``."""
-        refusal = REFUSED.get(answer.outcome)
-        if refusal is not None:
-            return refusal
+        outcome, state, amount, currency, pay_by_ms = astuple(answer)
+        if outcome in REFUSED:
+            return REFUSED[outcome]
         name = order_id.hex()
-        view = OrderView(
-            order_id=name,
-            token=self._names.token(order_id, answer.pay_by_ms // 1000 + TOKEN_LIFE_S),
-            state=answer.state,
-            sku=request.sku,
-            quantity=request.quantity,
-            amount=answer.amount,
-            currency=answer.currency,
-            pay_by=iso8601(answer.pay_by_ms),
-            pay_url=self._pay_url + name,
+        token = self._names.token(order_id, pay_by_ms // 1000 + TOKEN_LIFE_S)
+        terms = _terms(state, request.sku, request.quantity, amount, currency, pay_by_ms)
+        return (
+            outcome == "accepted",
+            f'{{"order_id":"{name}","token":"{token}",{terms},{self._pay_url}{name}"}}'.encode(),
         )
-        return answer.outcome == "accepted", view
+
+
+@lru_cache(maxsize=1_024)
+def _terms(state: str, sku: str, quantity: int, amount: int, currency: str, pay_by_ms: int) -> str:
+    """Return the fields of an ``OrderView`` that the orders of one batch share, as JSON without braces."""
+    said = {
+        "state": state,
+        "sku": sku,
+        "quantity": quantity,
+        "amount": amount,
+        "currency": currency,
+        "pay_by": iso8601(pay_by_ms),
+    }
+    return msgspec.json.encode(said).decode()[1:-1]

@@ -50,13 +50,17 @@ end
 local function fetch_from(key, ids, where)
   if #ids == 0 then return ids end
   local missing = {}
-  local values = call('HMGET', key, unpack(ids))
+  local values, found = call('HMGET', key, unpack(ids)), 0
   for i, value in ipairs(values) do
     if value then
       orders[ids[i]], found_in[ids[i]] = unpack_value(value), where
-    else
-      missing[#missing + 1] = ids[i]
+      found = found + 1
     end
+  end
+  if found == 0 then return ids end
+  if found == #ids then return {} end
+  for i, value in ipairs(values) do
+    if not value then missing[#missing + 1] = ids[i] end
   end
   return missing
 end
@@ -77,11 +81,13 @@ local function rule(sku)
   return known
 end
 
--- Reads what these buyers hold of a SKU, in one call.
+-- Reads what these buyers hold of a SKU, in one call; who holds nothing gets no entry.
 local function fetch_counts(sku, buyers)
   local values = call('HMGET', root .. ':bought:' .. sku, unpack(buyers))
   local of = {}
-  for i, buyer in ipairs(buyers) do of[buyer] = tonumber(values[i] or '0') end
+  for i, value in ipairs(values) do
+    if value then of[buyers[i]] = tonumber(value) end
+  end
   counts[sku] = of
 end
 

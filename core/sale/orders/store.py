@@ -38,10 +38,11 @@ _expire_answer = msgspec.msgpack.Decoder(tuple[int, int])
 
 
 class PlaceItem(NamedTuple):
-    """One order to place: its id, and what the script reads of it."""
+    """One order to place. What many orders have alike is its kind: sku, fingerprint, quantity."""
 
     order_id: bytes
-    ask: tuple[str, str, str, int]  # sku, fingerprint, buyer, quantity
+    buyer: str
+    kind: tuple[str, str, int]
 
 
 class PayItem(NamedTuple):
@@ -56,6 +57,14 @@ class CancelItem(NamedTuple):
 
     order_id: bytes
     uncharged: bool
+
+
+def pack_places(items: Sequence[PlaceItem]) -> tuple[bytes, bytes]:
+    """Return the arguments of place.lua: what is asked, and the order ids."""
+    ids, buyers, kinds_of = zip(*items, strict=True)
+    numbers: dict[tuple[str, str, int], int] = {}
+    which = [numbers.setdefault(kind, len(numbers) + 1) for kind in kinds_of]
+    return _pack(list(numbers)) + _pack(which) + _pack(buyers), b"".join(ids)
 
 
 class Lane:
@@ -92,8 +101,8 @@ class OrderStore:
         )
 
     async def _place(self, items: list[PlaceItem]) -> Sequence[PlaceAnswer]:
-        ids = b"".join([item.order_id for item in items])
-        return PLACE_ANSWERS.decode(await self._lanes["place"].call(PLACE, _pack([item.ask for item in items]), ids))
+        answers, said = PLACE_ANSWERS.decode(await self._lanes["place"].call(PLACE, *pack_places(items)))
+        return [answers[number - 1] for number in said]
 
     async def _pay(self, items: list[PayItem]) -> Sequence[PayAnswer]:
         ids = b"".join([item.order_id for item in items])

@@ -9,14 +9,16 @@ property test compares them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from core.clock import Clock
 from core.errors import InternalError, Overloaded, Refusal
-from core.ids import parse_order_id
+from core.ids import ORDER_ID_BYTES, parse_order_id
 from core.sale.catalog.browse import Browsing
 from core.sale.orders.answers import PayAnswer, PlaceAnswer
 from core.sale.orders.pay import Paying, is_refused
@@ -25,15 +27,16 @@ from core.sale.orders.track import Question, Tracking
 from core.sale.payments.port import Gateway
 from core.settings import BODY_MOST
 from core.telemetry import PAYMENTS, PLACES, REFUSALS, log
-from core.web.plain import Answers, PlainReader
+from core.web.plain import Answers, PlainReader, Varying
 from core.web.read import read_token, read_wait
 from core.web.routes import CallbackView
 
 _encode = msgspec.json.Encoder().encode
-_PLACE: Final = b"POST /v1/orders"
+_PLACE: Final = b"POST /v1/orders HTTP/1.1"
 _ORDER: Final = b"GET /v1/orders/"
 _PRODUCT: Final = b"GET /v1/products/"
 _HTTP: Final = b" HTTP/1.1"
+_ID_DIGITS: Final = 2 * ORDER_ID_BYTES
 
 
 class Connection(Protocol):
@@ -147,6 +150,13 @@ class _Track(Ticket):
             self.question.drop()
 
 
+class _Hot(NamedTuple):
+    """A hot kind of request: what varies in it, and what takes it (connection, value, request line)."""
+
+    varying: Varying
+    take: Callable[[Connection, str, bytes], bool]
+
+
 class Lane:
     """The hot calls on their verbs. One a worker process."""
 
@@ -162,7 +172,14 @@ class Lane:
     ) -> None:
         self.placing, self._paying, self._tracking, self._browsing = placing, paying, tracking, browsing
         self._clock = clock
-        self._callbacks = {f"POST /v1/payments/{one.name}/callback".encode(): one for one in gateways.values()}
+        # By request line. A gateway that reads several headers goes aiohttp's way: one value may vary in a known shape.
+        self._hot = {_PLACE: _Hot(Varying.of(0, "Idempotency-Key"), self._place)}
+        self._tracks = _Hot(Varying.of(len(_ORDER) + _ID_DIGITS, "Authorization"), self._track)
+        for gateway in gateways.values():
+            if len(gateway.headers) == 1:
+                line = f"POST /v1/payments/{gateway.name}/callback HTTP/1.1".encode()
+                take = partial(self._callback, gateway)
+                self._hot[line] = _Hot(Varying.of(0, gateway.headers[0]), take)
         self.reader, self.answers = PlainReader(), Answers()
         self.under_way = 0
         self.draining = False
@@ -170,22 +187,26 @@ class Lane:
     def take(self, connection: Connection, data: bytes) -> Verdict:
         """Look at what came on an idle connection, and answer it if it is a hot request."""
         reader = self.reader
-        if self.draining or not reader.read(data):
+        if self.draining:
             return Verdict.UNKNOWN
-        end = data.find(b"\r\n")
-        if data[end - len(_HTTP) : end] != _HTTP:
-            reader.renew()  # behind HTTP/1.0 its parser takes nothing more, from nobody
-            return Verdict.WHOLE
-        line = data[: end - len(_HTTP)]
+        line = data[: data.find(b"\r\n")]
+        hot = self._hot.get(line) or (self._tracks if line.startswith(_ORDER) else None)
+        value = reader.recall(data, hot.varying) if hot is not None and len(line) >= hot.varying.start else None
+        if value is None:
+            if not reader.read(data):
+                return Verdict.UNKNOWN
+            if not line.endswith(_HTTP):
+                reader.renew()  # behind HTTP/1.0 its parser takes nothing more, from nobody
+                return Verdict.WHOLE
+            if hot is not None:
+                value = reader.header(hot.varying.name)
+                if value is not None:
+                    reader.remember(hot.varying)
         try:
-            if line == _PLACE:
-                taken = self._place(connection)
-            elif line.startswith(_ORDER):
-                taken = self._track(connection, line[len(_ORDER) :])
-            elif line in self._callbacks:
-                taken = self._callback(connection, self._callbacks[line])
+            if hot is not None:
+                taken = value is not None and hot.take(connection, value, line)
             else:
-                taken = line.startswith(_PRODUCT) and self._product(connection, line[len(_PRODUCT) :])
+                taken = line.startswith(_PRODUCT) and self._product(connection, line[len(_PRODUCT) : -len(_HTTP)])
         except Overloaded as refusal:
             REFUSALS.add(refusal.code)
             connection.answered(self.answers.refused(refusal), b"")
@@ -198,9 +219,8 @@ class Lane:
         self.under_way += 1
         connection.ticket = ticket
 
-    def _place(self, connection: Connection) -> bool:
+    def _place(self, connection: Connection, key: str, _: bytes) -> bool:
         reader = self.reader
-        key = reader.header(b"idempotency-key")
         if not key or len(reader.body) > BODY_MOST:
             return False
         ticket = _Place(self, connection)
@@ -209,17 +229,11 @@ class Lane:
         self._begin(connection, ticket)
         return True
 
-    def _callback(self, connection: Connection, gateway: Gateway) -> bool:
-        reader = self.reader
-        if len(reader.body) > BODY_MOST:
+    def _callback(self, gateway: Gateway, connection: Connection, value: str, _: bytes) -> bool:
+        body = self.reader.body
+        if len(body) > BODY_MOST:
             return False
-        headers: dict[str, str] = {}
-        for name in gateway.headers:
-            value = reader.header(name.lower().encode())
-            if value is None:
-                return False
-            headers[name] = value
-        report = gateway.read_callback(reader.body, headers, self._clock.now_ms() // 1000)
+        report = gateway.read_callback(body, {gateway.headers[0]: value}, self._clock.now_ms() // 1000)
         ticket = _Callback(self, connection)
         try:
             self._paying.pay_for(report, ticket)
@@ -229,9 +243,8 @@ class Lane:
         self._begin(connection, ticket)
         return True
 
-    def _track(self, connection: Connection, said: bytes) -> bool:
-        name, asked, wait = said.decode("latin-1").partition("?wait=")
-        authorization = self.reader.header(b"authorization")
+    def _track(self, connection: Connection, authorization: str, line: bytes) -> bool:
+        name, asked, wait = line[len(_ORDER) : -len(_HTTP)].decode("latin-1").partition("?wait=")
         if self.reader.body or not authorization:
             return False
         order_id = self._tracking.authorise(parse_order_id(name), read_token(authorization))

@@ -55,7 +55,7 @@ class Protocol(RequestHandler):
                 if verdict is Verdict.TAKEN:
                     return
                 self._stays = verdict is Verdict.UNKNOWN
-            else:
+            elif data:  # without any it is aiohttp's own call: its parser may go on with what it holds back
                 self._stays = True
         super().data_received(data)
 

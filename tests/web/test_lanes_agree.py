@@ -1,0 +1,216 @@
+"""The lane and aiohttp give the same answers, whatever is sent, however it arrives and whatever the stores say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+
+import pytest
+from any_request import conversations
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pure_stores import FATES, FAULTS, PAID, PLACED
+from spoken import HOST, HOT, callback, cancel, place, product, request, status
+from two_lanes import Answer, Piece, Server, Two, codes, read_answers
+
+from core.sale.orders import waiters
+from core.sale.payments.port import Report
+
+FRESH = ("plain",)
+SLOW_S = 0.1  # the time a slow store takes
+PAIRS = [("place", "status"), ("callback", "place"), ("product", "product"), ("status, waiting", "callback")]
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Two]:
+    """Both servers, for all tests of this file: what one leaves behind, the next one meets."""
+    both = Two()
+    yield both
+    both.close()
+
+
+def test_any_conversation_gets_the_same_answers_in_both_lanes(two: Two) -> None:
+    """Stops: a request that the lane reads otherwise than aiohttp, or answers though aiohttp would refuse it."""
+    before = two.fast.taken
+
+    @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(conversations(), st.sampled_from([0.0, 0.0, SLOW_S]), st.sampled_from([(), FRESH]))
+    def agree(pieces: Sequence[Piece], slow_s: float, fresh: Sequence[str]) -> None:
+        two.agree(*pieces, slow_s=slow_s, fresh=fresh)
+
+    agree()
+    assert two.fast.taken - before > 150, "hardly anything was compared"
+
+
+# --- the lane is used ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", HOT)
+def test_a_hot_request_is_answered_by_the_lane_alone(two: Two, kind: str) -> None:
+    """Stops: a lane that takes nothing, so that every comparison here is of aiohttp with itself."""
+    handled = two.fast.handled, two.plain.handled
+    taken, heard = two.taken(HOT[kind], fresh=FRESH)
+    assert taken == len(heard.answers) == 1
+    assert (two.fast.handled, two.plain.handled) == (handled[0], handled[1] + 1)
+    assert heard.open_later
+
+
+def test_hot_requests_on_one_connection_are_all_the_lanes(two: Two) -> None:
+    """Stops: a connection that leaves the lane after its first request."""
+    taken, heard = two.taken(*[Piece(said, 1.0) for said in HOT.values()], product(), fresh=FRESH)
+    assert len(heard.answers) == len(HOT) + 1
+    assert taken == len(HOT) - 1  # a product asked about too long ago is aiohttp's to look up, and then fresh again
+
+
+OTHERS = {
+    "a cancellation": cancel(),
+    "an unknown path": request("GET /nothing HTTP/1.1", [HOST]),
+    "the description": request("GET /openapi.json HTTP/1.1", [HOST]),
+    "a foreign token": status().replace(b"GET /v1/orders/00", b"GET /v1/orders/01"),
+    "broken JSON": place().replace(b'{"sku"', b'["sku"'),
+    "a forged callback": callback().replace(b"v1=", b"v1=0").replace(b"0\r\nContent-L", b"\r\nContent-L"),
+    "a refused payment": callback("amount_mismatch"),
+    "a leading line end": b"\r\n" + place(),
+    "a connection kept with HTTP/1.0": place().replace(b"1.1\r\n", b"1.0\r\nConnection: keep-alive\r\n"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_connection_comes_back_to_the_lane_behind_a_whole_request_for_aiohttp(two: Two, other: str) -> None:
+    """Stops: one refused request that costs its connection the lane, or an answer out of turn around it."""
+    seen = two.fast.handled
+    _, heard = two.taken(place(), OTHERS[other], place("sold_out"), status())
+    assert len(heard.answers) == 4
+    assert [codes(heard.answers)[at] for at in (0, 2, 3)] == [201, 409, 200]
+    assert two.fast.handled == seen + 1, "the others are the lane's"
+
+
+# --- whatever the stores say --------------------------------------------------------------------------------
+
+
+def test_every_word_of_a_store_is_told_the_same(two: Two) -> None:
+    """Stops: an outcome, a fault or a count that one lane knows and the other does not."""
+    words = {
+        "place": [place(sku) for sku in (*PLACED, *FAULTS, "mute", "remembered")],
+        "callback": [callback(event, fate) for event in (*PAID, *FAULTS, "mute") for fate in (0, 6, 20, 21, 22)],
+        "status": [status(fate, query) for fate in FATES for query in ("", "?wait=0.2")],
+    }
+    for kind, said in words.items():
+        for one in said:
+            taken, heard = two.taken(one)
+            assert (taken, len(heard.answers)) == (1, 1), (kind, one)
+
+
+def test_overload_is_told_and_counted_the_same(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops: a full list that one lane forgets to refuse, or refuses without the time to come back."""
+    for server in (two.fast, two.plain):
+        for batches in (server.orders.places, server.orders.payments, server.orders.tracks):
+            monkeypatch.setattr(batches, "_waiting_most", 0)
+    for said in (place(), callback(), status(), status(0, "?wait=1")):
+        heard = two.agree(said, said)
+        assert codes(heard.answers) == [503, 503]
+        assert ("retry-after", "1") in heard.answers[0].headers
+    monkeypatch.undo()
+    monkeypatch.setattr(waiters, "WAITERS_MOST", 0)
+    assert codes(two.agree(status(0, "?wait=1"), status()).answers) == [503, 200]
+
+
+class Fragile:
+    """A gateway with a fault of its own."""
+
+    name = "fragile"
+    headers: tuple[str, ...] = ()
+
+    def read_callback(self, body: bytes, headers: Mapping[str, str], now_s: int) -> Report:
+        raise ZeroDivisionError
+
+    async def ask(self, order_id: bytes) -> Report | None:
+        return None
+
+    async def close(self) -> None:
+        return
+
+
+def test_a_fault_in_a_gateway_is_an_answer_in_both_lanes() -> None:
+    """Stops: an error that leaves the lane on the connection's own call, which then ends without a word."""
+    two = Two(more_gateways=[Fragile()])
+    asked = request("POST /v1/payments/fragile/callback HTTP/1.1", [HOST], b"{}")
+    assert codes(two.agree(asked, place()).answers) == [500, 201]
+
+
+def test_a_product_whose_look_up_just_failed_is_answered_the_same(two: Two) -> None:
+    """Stops: a failure that is done but not yet forgotten, thrown at the connection that asks in that moment."""
+
+    async def story(server: Server) -> tuple[Answer, ...]:
+        failing = asyncio.create_task(server.catalog.product("broken"))
+        await asyncio.wait([failing])
+        server.browsing._kept["plain"] = (two.loop.time(), failing)
+        line = server.connect()
+        line.feed(product())
+        await two.loop.rest()
+        line.lose()
+        return read_answers(bytes(line.sent))
+
+    assert codes(two.both(story)) == [500]
+
+
+def test_a_crowd_in_one_turn_gets_each_its_own_answer(two: Two) -> None:
+    """Stops: answers that change hands, because the lane has one reader for all connections."""
+    said = [place(key=f"key-{n}") for n in range(40)] + [callback(f"paid-{n}") for n in range(40)]
+    said += [status(fate) for fate in (0, 1, 2, 3, 4, 5, 6, 7, 20)] + [cancel(), product(), place("sold_out")]
+
+    async def story(server: Server) -> list[tuple[Answer, ...]]:
+        lines = [server.connect() for _ in said]
+        for line, one in zip(lines, said, strict=True):
+            line.feed(one)
+        await two.loop.rest()
+        for line in lines:
+            line.lose()
+        await two.loop.rest()
+        return [read_answers(bytes(line.sent)) for line in lines]
+
+    heard = two.both(story)
+    assert all(len(answers) == 1 for answers in heard)
+    assert len({answers[0].body for answers in heard[:40]}) == 40
+
+
+# --- however it arrives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", HOT)
+@pytest.mark.parametrize("gap", ["rest", "nothing"])
+def test_a_hot_request_cut_at_any_byte_is_answered_the_same(two: Two, kind: str, gap: str) -> None:
+    """Stops: half a request taken for a whole one, or a cut that loses or doubles it."""
+    said = HOT[kind]
+    whole = two.agree(said, fresh=FRESH)
+    for at in range(1, len(said)):
+        assert two.agree(Piece(said[:at], gap), said[at:], fresh=FRESH) == whole, at
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_requests_cut_at_any_byte_are_both_answered_in_turn(two: Two, pair: tuple[str, str]) -> None:
+    """Stops: a second request lost, or answered first, because it came with the end of the one before."""
+    first, second = HOT[pair[0]], HOT[pair[1]]
+    apart = two.agree(Piece(first, 0.6), second, fresh=FRESH)
+    said = first + second
+    for at in range(len(said)):
+        assert two.agree(said[:at], said[at:], fresh=FRESH) == apart, at
+
+
+@pytest.mark.parametrize("first", HOT)
+def test_what_comes_while_an_answer_is_under_way_waits_its_turn(two: Two, first: str) -> None:
+    """Stops: a second request that overtakes, or is dropped, while the lane waits for a store."""
+    for second in HOT.values():
+        middle = len(second) // 2
+        for rest in ([second], [second[:middle], second[middle:]], [second + second[:middle], second[middle:]]):
+            pieces = [Piece(HOT[first], 0.01), *[Piece(piece, 0.01) for piece in rest]]
+            heard = two.agree(*pieces, slow_s=SLOW_S, fresh=FRESH)
+            assert len(heard.answers) == 1 + b"".join(rest).count(second)
+
+
+def test_a_second_request_that_arrives_half_under_way_and_half_later_is_whole(two: Two) -> None:
+    """Stops: the part held while an answer was under way, given to the lane as if it were all."""
+    first, second = HOT["place"], HOT["callback"]
+    for at in range(1, len(second)):
+        heard = two.agree(Piece(first, 0.01), Piece(second[:at], 0.5), second[at:], slow_s=SLOW_S)
+        assert codes(heard.answers) == [201, 200], at

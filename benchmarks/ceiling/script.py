@@ -84,7 +84,7 @@ def _call(names: Names, epoch: bytes, first: int) -> bytes:
 
 
 def _accepted(reply: bytes) -> int:
-    answers, said = PLACE_ANSWERS.decode(reply)
+    answers, said, _ = PLACE_ANSWERS.decode(reply)
     if [answer.outcome for answer in answers] != ["accepted"] or said != [1] * BATCH:
         raise ValueError(f"orders were not accepted: {answers[:3]}")
     return BATCH

@@ -225,7 +225,12 @@ class Lane:
             return False
         ticket = _Place(self, connection)
         ticket.request = request = read_request(reader.body)
-        ticket.order_id = self.placing.place_for(request, read_idempotency_key([key]), ticket)
+        placed = self.placing.place_for(request, read_idempotency_key([key]), ticket)
+        if isinstance(placed, type):
+            PLACES.add(placed.code)
+            connection.answered(self.answers.refused(placed), b"")
+            return True
+        ticket.order_id = placed
         self._begin(connection, ticket)
         return True
 

@@ -88,6 +88,7 @@ async def _agree_live(connection: Connection, store: redis.Redis, repairs: Repai
     unseen: dict[bytes, list[object]] = {}
     async for name, value in store.hscan_iter(f"{ROOT}:live", count=_PAGE):
         unseen[name] = msgspec.msgpack.decode(value)
+    gen = int(await store.hget(f"{ROOT}:meta", "gen") or 1)
     due = {name async for name, _ in store.zscan_iter(f"{ROOT}:due", count=_PAGE)}
     after = 0
     while rows := await connection.fetch(text("sale/stock/wanted_live.sql"), after, _PAGE, timeout=_SCAN_MOST_S):
@@ -103,6 +104,7 @@ async def _agree_live(connection: Connection, store: redis.Redis, repairs: Repai
                 continue
             repairs.restored += 1
             pipe.hset(f"{ROOT}:live", order_id, _pack(_record(row)))
+            pipe.append(f"{ROOT}:ids:{gen}:{row['sku']}", order_id)
             if row["state"] == "reserved":
                 pipe.zadd(f"{ROOT}:due", {order_id: row["pay_by_ms"]})
             else:

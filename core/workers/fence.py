@@ -16,6 +16,7 @@ While only the projector was restarted, nothing is closed: the epoch in both sto
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -30,6 +31,7 @@ from core.sale.catalog.store import write_rules
 from core.sale.orders import journal
 from core.sale.orders.stream import FACTS, next_id, parse_id
 from core.sale.stock.raise_units import raise_units
+from core.settings import REST_MS
 from core.telemetry import EPOCH, log
 from core.workers.agree import agree
 
@@ -73,10 +75,11 @@ async def open_shard(
     if repairs.any:
         log("warning", "stores_mended", counters=repairs.counters, buyers=repairs.buyers, restored=repairs.restored,
             settled=repairs.settled, strays=repairs.strays)  # fmt: skip
+    await asyncio.sleep(REST_MS / 1000)  # what workers remember of the epoch before is no longer good then
     epoch = max(epoch, noted) + 1
     await connection.execute("UPDATE cursors SET epoch = $2, opened_at = now() WHERE shard = $1", SHARD, epoch)
     await store.hsetnx(_META, "gen", "1")
-    await store.hset(_META, mapping={"run_id": run_id, "epoch": str(epoch)})
+    await store.hset(_META, mapping={"run_id": run_id, "epoch": str(epoch), "rest_ms": str(REST_MS)})
     EPOCH.set(epoch)
     log("info", "selling_open", epoch=epoch)
     await raise_left_behind(connection, store, shard)

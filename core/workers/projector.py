@@ -16,6 +16,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
@@ -31,7 +32,7 @@ from core.sale.orders.entry import Entry, read
 from core.sale.orders.project import Outcome, project
 from core.sale.orders.store import SettleStore
 from core.sale.orders.stream import next_id, read_after, read_through
-from core.settings import BATCH_MOST, PROJECT_ENTRIES_MOST, PROJECT_RECORDS_MOST, Settings
+from core.settings import BATCH_MOST, IDS_KEPT_S, PROJECT_ENTRIES_MOST, PROJECT_RECORDS_MOST, Settings
 from core.telemetry import DELIVERED, EPOCH, OWED, PROJECT_SECONDS, PROJECTED, PROJECTOR_LAG, QUARANTINED, log
 from core.workers.fence import open_shard, raise_left_behind
 
@@ -230,7 +231,23 @@ class _Session:
         elif now_ms - began_ms >= _GENERATION_MS:
             old = gen - 1
             await self._store.unlink(f"{ROOT}:done:{old}", f"{ROOT}:events:{old}")
+            await self._carry_names(gen + 1)
             await self._store.hset(meta, mapping={"gen": str(gen + 1), "gen_ms": str(now_ms)})
+
+    async def _carry_names(self, gen: int) -> None:
+        """Name the orders still live in the next generation: `ids` of two generations must name all that are known."""
+        at = 0
+        while True:
+            at, page = await self._store.hscan(f"{ROOT}:live", at, count=1_000)
+            pipe = self._store.pipeline(transaction=False)
+            live: dict[bytes, bytes] = page  # type: ignore[assignment]  # this client decodes nothing
+            for order_id, record in live.items():
+                key = f"{ROOT}:ids:{gen}:{msgspec.msgpack.decode(record)[2]}"
+                pipe.append(key, order_id)
+                pipe.expire(key, IDS_KEPT_S)
+            await pipe.execute()
+            if at == 0:
+                return
 
 
 def _cut(entries: list[Entry]) -> list[Entry]:

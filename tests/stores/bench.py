@@ -33,6 +33,7 @@ class Bench:
         self.plain = self._plain()
         self.entry_ids: list[tuple[int, int]] = []
         self.seen: Counter[str] = Counter()
+        self.names: dict[str, set[bytes]] = {}  # SKU -> the orders named in `ids`
 
     def _plain(self) -> redis.Redis:
         plain = redis.Redis.from_url(self.url)
@@ -91,8 +92,13 @@ class Bench:
             pipe.hgetall(f"{ROOT}:{name}")
         pipe.zrange(f"{ROOT}:due", 0, -1, withscores=True)
         pipe.xrange(f"{ROOT}:facts")
+        for g in (gen, gen - 1):
+            for sku in skus:
+                pipe.get(f"{ROOT}:ids:{g}:{sku}")
         pipe.keys("*")
-        *found, due, stream, keys = pipe.execute()
+        *found, due, stream, hot_ids, cold_ids, hot_before, cold_before, keys = pipe.execute()
+        self.names = {"HOT": _cut(hot_ids) | _cut(hot_before), "COLD": _cut(cold_ids) | _cut(cold_before)}
+        keys = [key for key in keys if not key.startswith(f"{ROOT}:ids:".encode())]
         known = {f"{ROOT}:{name}" for name in [*hashes, "due", "facts", "meta", "skus"]}
         assert {key.decode() for key in keys} <= known
         hot, cold, hot_bought, cold_bought, live, done, done_before, events, events_before, imports = found
@@ -120,6 +126,10 @@ class Bench:
         self.run(self.client.aclose())
         self.plain.close()
         self.loop.close()
+
+
+def _cut(joined: bytes | None) -> set[bytes]:
+    return {joined[at : at + 16] for at in range(0, len(joined), 16)} if joined else set()
 
 
 def _records(raw: dict[bytes, bytes]) -> dict[bytes, list[Any]]:

@@ -140,7 +140,15 @@ class Shop:
 
     async def place(self, *items: PlaceItem) -> list[PlaceAnswer]:
         """Place orders in one batch."""
+        for sku in {item.kind[0] for item in items}:
+            await self.rested(sku)
         return list(await asyncio.gather(*[self.orders.places.put(item) for item in items]))
+
+    async def rested(self, sku: str) -> None:
+        """Wait until what came back to the SKU is sold again."""
+        until_ms = int(await self.client.hget(f"{ROOT}:sku:{sku}", "rests_ms") or 0)
+        seconds, micros = await self.client.time()
+        await asyncio.sleep(max(0.0, (until_ms - int(seconds) * 1000 - int(micros) / 1000) / 1000))
 
     async def sell(self, *items: PlaceItem) -> list[bytes]:
         """Place orders that must be accepted; return their ids."""

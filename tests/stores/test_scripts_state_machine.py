@@ -121,6 +121,13 @@ class ShopMachine(RuleBasedStateMachine):
         return int(traces[-1]) if traces else ended
 
     @invariant()
+    def every_order_the_store_knows_is_named(self) -> None:
+        """A worker that refuses from memory takes an order that is not named for a new one."""
+        for records in (self.found["live"], *self.found["done"]):
+            for order_id, record in records.items():
+                assert order_id in self.bench.names[record[2]]
+
+    @invariant()
     def every_unit_is_free_held_or_sold(self) -> None:
         """What was raised is what is free, held by a live order, or delivered; and buyers have what the counts say."""
         for sku in self.model.rules:

@@ -15,6 +15,17 @@ class PlaceAnswer(msgspec.Struct, frozen=True, array_like=True):
     pay_by_ms: int = 0
 
 
+class Lasting(msgspec.Struct, frozen=True, array_like=True):
+    """For ``good_ms`` from the call, nobody accepts a new order of the SKU; see place.lua."""
+
+    sku: str
+    outcome: str  # sold_out or not_open
+    good_ms: int
+    gen: int
+    ids_bytes: int
+    ids_before_bytes: int
+
+
 class PayAnswer(msgspec.Struct, frozen=True, array_like=True):
     """``outcome`` as in pay.lua; ``state`` is where the order stands now."""
 
@@ -40,7 +51,7 @@ class TrackAnswer(msgspec.Struct, frozen=True, array_like=True):
     pay_by_ms: int
 
 
-PLACE_ANSWERS = msgspec.msgpack.Decoder(tuple[list[PlaceAnswer], list[int]])
+PLACE_ANSWERS = msgspec.msgpack.Decoder(tuple[list[PlaceAnswer], list[int], list[Lasting]])
 PAY_ANSWERS = msgspec.msgpack.Decoder(list[PayAnswer])
 CANCEL_ANSWERS = msgspec.msgpack.Decoder(list[CancelAnswer])
 TRACK_ANSWERS = msgspec.msgpack.Decoder(list[TrackAnswer | bool])

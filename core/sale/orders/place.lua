@@ -2,14 +2,17 @@
 --
 -- ARGV[2]  three msgpack values: kinds {{sku, fingerprint, quantity}, …} · the kind of each order (from 1) · its buyer
 -- ARGV[3]  the order ids, 16 bytes each, joined (cmsgpack reads no binary type; ids must not be text)
--- returns  msgpack {answers, which}: answers {{outcome, state, amount, currency, pay_by_ms}, …}, each once (a refusal
---          is {outcome}); which: the answer of each order (from 1)
+-- returns  msgpack {answers, which, lasting}
+--          answers: {{outcome, state, amount, currency, pay_by_ms}, …}, each once (a refusal is {outcome})
+--          which: the answer of each order (from 1)
+--          lasting: {{sku, outcome, good_ms, gen, ids, ids_before}, …}: no new order of this SKU is accepted by anybody for
+--          good_ms from now, and ids (bytes in `ids:<gen>:<sku>`, and in the generation before) names all that there are
 --
 -- In a flash sale nearly all orders of a batch are of one kind. What they share (rule, terms, the answer, all bytes of
 -- record and fact but the id and the buyer) is made once a kind; an order costs two entries in tables and a few
 -- strings. With a table and a pack for each answer, record and fact an order cost 12 µs of Lua instead of 5.
 --
--- Cost: 2 + 2·SKUs reads and 3 + 2·SKUs writes whatever the number of orders.
+-- Cost: 2 + 2·SKUs reads and 3 + 3·SKUs writes whatever the number of orders; 2 reads a SKU that is sold out.
 
 local kinds, which, buyers = unpack_value(ARGV[2])
 local ids = split_ids(ARGV[3])
@@ -68,7 +71,7 @@ for sku, list in pairs(buyers_of) do fetch_counts(sku, list) end
 
 -- --- the decision ---------------------------------------------------------------------------------------------------
 
-local live_args, due_args, bought_args, said = {}, {}, {}, {}
+local live_args, due_args, bought_args, accepted_ids, said = {}, {}, {}, {}, {}
 local at, sha1hex, sub = 0, redis.sha1hex, string.sub
 
 local function accept(id, t, buyer, held)
@@ -78,8 +81,9 @@ local function accept(id, t, buyer, held)
   local bought = bought_args[t.sku]
   if not bought then
     bought = {}
-    bought_args[t.sku] = bought
+    bought_args[t.sku], accepted_ids[t.sku] = bought, {}
   end
+  insert(accepted_ids[t.sku], id)
   local count = #bought
   bought[count + 1], bought[count + 2] = buyer, held
   local packed = pack(buyer)
@@ -101,7 +105,7 @@ local function decide(id, t, buyer)
   if t.closed then return refuse(t.closed) end
   local held = (counts[t.sku][buyer] or 0) + t.quantity
   if held > t.rule.limit then return refuse('limit_reached') end
-  if t.rule.free < t.quantity then return refuse('sold_out') end
+  if t.rule.free < t.quantity or now < t.rule.rests_ms then return refuse('sold_out') end
   return accept(id, t, buyer, held)
 end
 
@@ -109,7 +113,9 @@ for i, id in ipairs(ids) do said[i] = decide(id, terms[which[i]], buyers[i]) end
 
 -- --- the writes -----------------------------------------------------------------------------------------------------
 
+local ids_now, ids_before = root .. ':ids:' .. gen .. ':', root .. ':ids:' .. (gen - 1) .. ':'
 for sku, bought in pairs(bought_args) do
+  write_names(sku, accepted_ids[sku])
   call('HSET', root .. ':sku:' .. sku, 'free', rules[sku].free)
   call('HSET', root .. ':bought:' .. sku, unpack(bought))
 end
@@ -118,4 +124,21 @@ if at > 0 then
   call('ZADD', due, unpack(due_args))
   call('XADD', facts, '*', unpack(records))
 end
-return pack({ answers, said })
+
+-- --- how long a refusal is good -------------------------------------------------------------------------------------
+
+local lasting, looked_at = {}, {}
+for _, t in ipairs(terms) do
+  local r, outcome, good_ms = t.rule, nil, rest_ms
+  if t.closed == 'not_open' then
+    outcome, good_ms = 'not_open', math.min(rest_ms, r.opens_ms - now)
+  elseif r and not t.closed and r.free <= 0 then
+    outcome = 'sold_out'
+  end
+  if outcome and rest_ms > 0 and not looked_at[t.sku] then
+    looked_at[t.sku] = true
+    local names, before = call('STRLEN', ids_now .. t.sku), call('STRLEN', ids_before .. t.sku)
+    insert(lasting, { t.sku, outcome, good_ms, gen, names, before })
+  end
+end
+return pack({ answers, said, lasting })

@@ -128,20 +128,26 @@ class Placing:
             Overloaded, Fenced, StoreUnavailable: nothing was changed. StoreUnknown: nobody knows.
         """
         item = self.item(request, idempotency_key)
+        refusal = self._store.memory.refuses(request.sku, item.order_id)
+        if refusal is not None:
+            return refusal
         return self.told(request, item.order_id, await self._store.places.put(item))
 
-    def place_for(self, request: PlaceRequest, idempotency_key: str, sink: Sink) -> bytes:
+    def place_for(self, request: PlaceRequest, idempotency_key: str, sink: Sink) -> bytes | type[Refusal]:
         """Do as ``place``, but let the script's answer go to ``sink``, which reads it with ``told``.
 
         Returns:
-            the order id.
+            the order id, or a refusal: then nothing comes to ``sink``.
 
         Raises:
             Overloaded: nothing was changed.
         """
         item = self.item(request, idempotency_key)
+        refusal = self._store.memory.refuses(request.sku, item.order_id)
+        if refusal is not None:
+            return refusal
         self._store.places.put_for(item, sink)
-        return item[0]
+        return item.order_id
 
     def item(self, request: PlaceRequest, idempotency_key: str) -> PlaceItem:
         """Return what the script needs to decide a request."""

@@ -2,8 +2,9 @@
 --
 -- KEYS[1]  the shard's root, e.g. fp:{0}. Every key is root .. ':name': one hash tag, so one slot on a cluster.
 --
---   :meta        hash    epoch (0: selling is closed), gen, run_id, trimmed
---   :sku:<sku>   hash    free, price, currency, limit, hold_ms, opens_ms, closes_ms
+--   :meta        hash    epoch (0: selling is closed), gen, run_id, trimmed, rest_ms
+--   :sku:<sku>   hash    free, price, currency, limit, hold_ms, opens_ms, closes_ms, rests_ms
+--   :ids:<gen>:<sku>  string  the ids of all orders accepted in this generation, joined
 --   :bought:<sku> hash   buyer -> units held or bought
 --   :live        hash    order id (16 bytes) -> record of an order not finished
 --   :done:<gen>  hash    the same for finished ones: the idempotency record, kept 24 to 48 h (two generations)
@@ -13,6 +14,9 @@
 --
 -- ARGV[1]  the epoch the caller believes in; a script called under another one, or while selling is closed, changes
 --          nothing and answers the error FENCED. '' asks for no epoch (reads, and what stays true in every epoch).
+--
+-- A unit that comes back to a SKU that had none rests for meta's rest_ms before it is sold. So the word *sold out* is good
+-- for that long, with every worker: none can accept an order of the SKU meanwhile, and `ids` names all that have one.
 --
 -- A script never writes before it has read and decided everything: Lua keeps what was written before an error.
 -- `fetch`, `rule`, `bought_of` read; verbs change the tables they return; `commit` writes them in a few variadic calls.
@@ -26,8 +30,8 @@ local STATE, PRINT, SKU, BUYER, QUANTITY, AMOUNT, CURRENCY, PAY_BY, PLACED, STAR
 
 local clock = call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local meta = call('HMGET', root .. ':meta', 'epoch', 'gen')
-local epoch, gen = meta[1], tonumber(meta[2] or '0')
+local meta = call('HMGET', root .. ':meta', 'epoch', 'gen', 'rest_ms')
+local epoch, gen, rest_ms = meta[1], tonumber(meta[2] or '0'), tonumber(meta[3] or '0')
 if ARGV[1] ~= '' and (ARGV[1] ~= epoch or epoch == '0') then
   return redis.error_reply('FENCED selling is closed or the epoch is over')
 end
@@ -74,9 +78,10 @@ end
 local function rule(sku)
   local known = rules[sku]
   if known ~= nil then return known end
-  local v = call('HMGET', root .. ':sku:' .. sku, 'free', 'price', 'currency', 'limit', 'hold_ms', 'opens_ms', 'closes_ms')
+  local v = call('HMGET', root .. ':sku:' .. sku, 'free', 'price', 'currency', 'limit', 'hold_ms', 'opens_ms', 'closes_ms',
+    'rests_ms')
   known = v[2] and { free = tonumber(v[1] or '0'), price = tonumber(v[2]), currency = v[3], limit = tonumber(v[4]),
-    hold_ms = tonumber(v[5]), opens_ms = tonumber(v[6] or '0'), closes_ms = tonumber(v[7] or '0') } or false
+    hold_ms = tonumber(v[5]), opens_ms = tonumber(v[6] or '0'), closes_ms = tonumber(v[7] or '0'), rests_ms = tonumber(v[8] or '0') } or false
   rules[sku] = known
   return known
 end
@@ -101,11 +106,17 @@ local function bought_of(sku, buyer)
   return units
 end
 
--- Takes `units` of a SKU for a buyer, or gives them back when negative.
-local function take(sku, buyer, units)
+-- Takes `units` from the free ones of a SKU, or adds them when negative.
+local function take_free(sku, units)
   local r = rule(sku)
+  if units < 0 and r.free <= 0 and rest_ms > 0 then r.rests_ms = now + rest_ms end
   r.free = r.free - units
   touched[sku] = true
+end
+
+-- Takes `units` of a SKU for a buyer, or gives them back when negative.
+local function take(sku, buyer, units)
+  take_free(sku, units)
   local held = bought_of(sku, buyer) + units
   counts[sku][buyer] = held
   counted[sku] = counted[sku] or {}
@@ -126,6 +137,29 @@ local function finish(id, state)
   changed[id], finished[id] = nil, true
 end
 
+local IDS_KEPT_S = 3 * 86400  -- longer than two generations
+
+-- Names orders of a SKU in this generation; a name may stand there twice.
+local function write_names(sku, ids)
+  local key, joined = root .. ':ids:' .. gen .. ':' .. sku, table.concat(ids)
+  if call('APPEND', key, joined) == #joined then call('EXPIRE', key, IDS_KEPT_S) end
+end
+
+-- Names the orders that come back from the finished, or from PostgreSQL: they are kept longer than their first name.
+local function name_again()
+  local of = {}
+  for _, ids in ipairs({ changed, finished }) do
+    for id in pairs(ids) do
+      if found_in[id] ~= 'live' then
+        local sku = orders[id][SKU]
+        of[sku] = of[sku] or {}
+        insert(of[sku], id)
+      end
+    end
+  end
+  for sku, ids in pairs(of) do write_names(sku, ids) end
+end
+
 local function write_counts()
   for sku, of in pairs(counted) do
     local set, drop = {}, {}
@@ -139,8 +173,16 @@ end
 
 -- Writes everything decided, in a number of calls that does not grow with the batch (only with its SKUs).
 local function commit()
-  for sku in pairs(touched) do call('HSET', root .. ':sku:' .. sku, 'free', rules[sku].free) end
+  for sku in pairs(touched) do
+    local r = rules[sku]
+    if r.rests_ms > now then
+      call('HSET', root .. ':sku:' .. sku, 'free', r.free, 'rests_ms', r.rests_ms)
+    else
+      call('HSET', root .. ':sku:' .. sku, 'free', r.free)
+    end
+  end
   write_counts()
+  name_again()
   local set, dues = {}, {}
   for id in pairs(changed) do
     local order = orders[id]

@@ -14,7 +14,8 @@ import msgspec
 
 from core.backends.batches import Batches
 from core.backends.texts import Script
-from core.backends.valkey import Argument, ShardConnection
+from core.backends.valkey import ROOT, Argument, ShardConnection
+from core.errors import FlashproofError
 from core.sale.orders.answers import (
     CANCEL_ANSWERS,
     PAY_ANSWERS,
@@ -25,6 +26,7 @@ from core.sale.orders.answers import (
     PlaceAnswer,
     TrackAnswer,
 )
+from core.sale.orders.memory import Memory
 from core.telemetry import BATCH_SIZE, CALL_SECONDS
 
 PLACE: Final = Script("sale/orders/place.lua")
@@ -83,6 +85,10 @@ class Lane:
         finally:
             self._seconds.observe(time.perf_counter() - began)
 
+    async def command(self, *arguments: Argument) -> Any:
+        """Send one plain command; errors as ``ShardConnection.command`` names them."""
+        return await self._connection.command(*arguments)
+
     async def close(self) -> None:
         """Drop the connection."""
         await self._connection.close()
@@ -92,7 +98,8 @@ class OrderStore:
     """The four verbs that buyers and gateways wait for. Each attribute is a lane to ``put`` items into."""
 
     def __init__(self, valkey_url: str) -> None:
-        self._lanes = {name: Lane(valkey_url, name) for name in ("place", "pay", "cancel", "track")}
+        self._lanes = {name: Lane(valkey_url, name) for name in ("place", "pay", "cancel", "track", "ids")}
+        self.memory = Memory(self._read_ids, time.monotonic)
         self.places: Batches[PlaceItem, PlaceAnswer] = Batches(self._place, sent=self._lanes["place"].size)
         self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, sent=self._lanes["pay"].size)
         self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, sent=self._lanes["cancel"].size)
@@ -101,8 +108,20 @@ class OrderStore:
         )
 
     async def _place(self, items: list[PlaceItem]) -> Sequence[PlaceAnswer]:
-        answers, said = PLACE_ANSWERS.decode(await self._lanes["place"].call(PLACE, *pack_places(items)))
+        asked_at = time.monotonic()
+        try:
+            reply = await self._lanes["place"].call(PLACE, *pack_places(items))
+        except FlashproofError:
+            self.memory.forget()
+            raise
+        answers, said, lasting = PLACE_ANSWERS.decode(reply)
+        if lasting:
+            self.memory.learn(lasting, asked_at)
         return [answers[number - 1] for number in said]
+
+    async def _read_ids(self, sku: str, gen: int, begin: int) -> bytes:
+        joined: bytes = await self._lanes["ids"].command("GETRANGE", f"{ROOT}:ids:{gen}:{sku}", begin, -1)
+        return joined
 
     async def _pay(self, items: list[PayItem]) -> Sequence[PayAnswer]:
         ids = b"".join([item.order_id for item in items])

@@ -8,8 +8,7 @@ local r = rule(ARGV[3])
 if not r then return { 'unknown_product', 0 } end
 if call('HEXISTS', root .. ':imports', ARGV[2]) == 1 then return { 'repeated', r.free } end
 local units = tonumber(ARGV[4])
-r.free = r.free + units
-touched[ARGV[3]] = true
+take_free(ARGV[3], -units)
 record_fact(ARGV[2], { 'stocked', ARGV[3], units, now })
 call('HSET', root .. ':imports', ARGV[2], units)
 commit()

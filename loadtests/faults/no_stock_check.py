@@ -7,4 +7,5 @@ from loadtests.faults.edit import edit
 
 def plant() -> None:
     """Take the stock check out of place.lua."""
-    edit("sale/orders/place.lua", "if r.free < quantity then return { 'sold_out' } end", "")
+    check = "if t.rule.free < t.quantity or now < t.rule.rests_ms then return refuse('sold_out') end"
+    edit("sale/orders/place.lua", check, "")

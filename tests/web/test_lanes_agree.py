@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
-from any_request import conversations
+from any_request import ODD_HEADERS, conversations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pure_stores import FATES, FAULTS, PAID, PLACED
-from spoken import HOST, HOT, callback, cancel, place, product, request, status
+from spoken import HOST, HOT, callback, cancel, place, product, raw, request, status
 from two_lanes import Answer, Piece, Server, Two, codes, read_answers
 
 from core.sale.orders import waiters
@@ -18,7 +18,8 @@ from core.sale.payments.port import Report
 
 FRESH = ("plain",)
 SLOW_S = 0.1  # the time a slow store takes
-PAIRS = [("place", "status"), ("callback", "place"), ("product", "product"), ("status, waiting", "callback")]
+KINDS = ("place", "callback", "status", "product")
+PAIRS = [("place", "status"), ("callback", "place"), ("product", "product"), ("status, waiting", "product")]
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +34,13 @@ def test_any_conversation_gets_the_same_answers_in_both_lanes(two: Two) -> None:
     """Stops: a request that the lane reads otherwise than aiohttp, or answers though aiohttp would refuse it."""
     before = two.fast.taken
 
-    @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(conversations(), st.sampled_from([0.0, 0.0, SLOW_S]), st.sampled_from([(), FRESH]))
     def agree(pieces: Sequence[Piece], slow_s: float, fresh: Sequence[str]) -> None:
         two.agree(*pieces, slow_s=slow_s, fresh=fresh)
 
     agree()
-    assert two.fast.taken - before > 150, "hardly anything was compared"
+    assert two.fast.taken - before > 100, "hardly anything was compared"
 
 
 # --- the lane is used ---------------------------------------------------------------------------------------
@@ -83,6 +84,36 @@ def test_a_connection_comes_back_to_the_lane_behind_a_whole_request_for_aiohttp(
     assert len(heard.answers) == 4
     assert [codes(heard.answers)[at] for at in (0, 2, 3)] == [201, 409, 200]
     assert two.fast.handled == seen + 1, "the others are the lane's"
+
+
+# --- whatever stands beside ---------------------------------------------------------------------------------
+
+
+def beside(said: bytes, line: bytes) -> list[bytes]:
+    """Return a request with one more line in its head: first, and last."""
+    first, _, rest = said.partition(b"\r\n")
+    head, end, body = said.partition(b"\r\n\r\n")
+    return [first + b"\r\n" + line + b"\r\n" + rest, head + b"\r\n" + line + end + body]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_odd_header_beside_a_hot_request_is_answered_the_same(two: Two, kind: str) -> None:
+    """Stops: a header that aiohttp refuses, or does something about, and the lane passes over."""
+    for name, value in ODD_HEADERS:
+        for said in beside(HOT[kind], raw(name) + b": " + raw(value)):
+            two.agree(said, place(), fresh=FRESH)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_header_that_stands_twice_is_answered_the_same(two: Two, kind: str) -> None:
+    """Stops: the first of two values taken where aiohttp takes the last, or neither."""
+    for line in (*HOT[kind].split(b"\r\n\r\n")[0].split(b"\r\n")[1:], b"User-Agent: a", b"Content-Type: a"):
+        name, _, value = line.partition(b": ")
+        twice = [line, line.lower(), name.upper() + b":" + value, name + b": another", name + b":", name + b": 1"]
+        for more in twice:
+            for once in beside(HOT[kind], line) if line not in HOT[kind] else [HOT[kind]]:
+                for said in beside(once, more):
+                    two.agree(said, place(), fresh=FRESH)
 
 
 # --- whatever the stores say --------------------------------------------------------------------------------
@@ -177,8 +208,9 @@ def test_a_crowd_in_one_turn_gets_each_its_own_answer(two: Two) -> None:
 # --- however it arrives -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", HOT)
-@pytest.mark.parametrize("gap", ["rest", "nothing"])
+@pytest.mark.parametrize(
+    ("kind", "gap"), [*[(kind, "rest") for kind in HOT], ("place", "nothing"), ("status", "nothing")]
+)
 def test_a_hot_request_cut_at_any_byte_is_answered_the_same(two: Two, kind: str, gap: str) -> None:
     """Stops: half a request taken for a whole one, or a cut that loses or doubles it."""
     said = HOT[kind]

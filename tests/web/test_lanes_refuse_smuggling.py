@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from smuggled import EITHER, HIDDEN, PLAIN, REFUSED, TWO_ORDERS
-from spoken import callback, place, status
+from spoken import HOST, callback, order_body, place, request, status
 from two_lanes import Heard, Two, codes
 
 from core.sale.orders.store import PlaceItem
@@ -64,6 +64,7 @@ def test_a_switch_of_protocols_that_nobody_offers_is_declined_the_same(two: Two,
 @pytest.mark.parametrize("shape", [*REFUSED, *TWO_ORDERS])
 def test_what_one_client_sends_spoils_nothing_for_the_next(two: Two, shape: str) -> None:
     """Stops: a parser shared by all connections that is left in the middle of something, or at its end."""
+    new = request("POST /v1/orders HTTP/1.1", [HOST, ("X-Behind", shape), ("Idempotency-Key", "new")], order_body())
     two.agree({**REFUSED, **TWO_ORDERS}[shape])
-    taken, heard = two.taken(place(), callback())
+    taken, heard = two.taken(new, callback())  # the first is of a shape the lane cannot know
     assert (taken, codes(heard.answers)) == (2, [201, 200])

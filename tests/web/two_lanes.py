@@ -31,6 +31,7 @@ from core.web.protocol import Runner
 
 Result = TypeVar("Result")
 TURNS_MOST: Final = 10_000  # of the loop until everything rests; more is a circle
+TURN_S: Final = 1e-7
 SOON_S: Final = 2.0  # longer than all answers of slow stores; shorter than every limit of time
 LATER_S: Final = 60.0  # longer than every limit of time but that of an idle connection
 COMPARED: Final = ("content-type", "x-outcome", "retry-after", "www-authenticate", "allow", "connection")
@@ -38,13 +39,13 @@ TALLIES: Final = (PLACES, PAYMENTS, CANCELS, REFUSALS)
 
 
 class _Leaping(selectors.SelectSelector):
-    """Waits for nothing: time leaps to the next timer."""
+    """Waits for nothing; time leaps to the next timer. A turn takes a moment, or a timer set anew circles."""
 
     now = 1_000.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         assert timeout is not None, "nothing is left that could happen, and something is waited for"
-        self.now += timeout
+        self.now += timeout + TURN_S
         return []
 
 
@@ -67,6 +68,11 @@ class Loop(asyncio.SelectorEventLoop):
             if not self._ready:  # type: ignore[attr-defined]
                 return
         raise AssertionError("the loop never rests")
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass, and all that happens then."""
+        await asyncio.sleep(seconds)
+        await self.rest()
 
 
 class Fixed:
@@ -247,10 +253,18 @@ class Server:
         )
         await self._runner.setup()
 
+    def factory(self) -> asyncio.Protocol:
+        """Return what serves a new connection."""
+        assert self._runner.server is not None
+        return self._runner.server()
+
     def connect(self) -> Line:
         """Return a new connection."""
-        assert self._runner.server is not None
-        return Line(self._loop, self._runner.server())
+        return Line(self._loop, self.factory())
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        await self._runner.cleanup()
 
     def drain(self) -> None:
         """Begin to stop, as a worker does."""
@@ -283,11 +297,9 @@ class Server:
             line.feed(piece.data)
             await self._pass(piece.gap)
         await self._loop.rest()
-        await asyncio.sleep(SOON_S)
-        await self._loop.rest()
+        await self._loop.sleep(SOON_S)
         soon = not line.closed
-        await asyncio.sleep(LATER_S)
-        await self._loop.rest()
+        await self._loop.sleep(LATER_S)
         later = not line.closed
         line.lose()
         await self._loop.rest()

@@ -30,6 +30,7 @@ class Refusal(FlashproofError):
     status: ClassVar[int] = 400
     outcome: ClassVar[str | None] = "not-executed"  # what X-Outcome says; None: no header
     retry_after_s: ClassVar[int | None] = None
+    retry_after_most_s: ClassVar[int | None] = None  # drawn from retry_after_s to this, so that not all return at once
 
 
 # --- the request itself is wrong -----------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class Fenced(Refusal):
 class Overloaded(Refusal):
     """Too many requests are waiting already. Nothing was changed; try again after the time given."""
 
-    code, status, retry_after_s = "overloaded", 503, 1
+    code, status, retry_after_s, retry_after_most_s = "overloaded", 503, 1, 3
 
 
 # --- an order's owner ----------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ from core.errors import BadSetting
 
 BATCH_MOST: Final = 1_000  # items in one script call; Lua's unpack ends near 8,000 values, XADD takes two an item
 WAITING_MOST: Final = 4_000  # items a worker keeps waiting for their batch; beyond it: 503
+ORDERS_LEAST: Final = 64  # the limit of orders under way on a worker never falls below this; see core/backends/limit.py
+REQUEST_DEADLINE_S: Final = 1.0  # what waited so long for its batch is not sent any more: surely not executed
+REFUSED_PER_S: Final = 10_000  # refusals for overload that a busy worker tells: at 8 µs each, a twelfth of its time
 BODY_MOST: Final = 4_096  # bytes of an order or a callback; the largest honest one is under 1,000
 KEEPALIVE_S: Final = 75.0  # an idle connection, or a request head that does not go on, is closed after that
 BODY_DEADLINE_S: Final = 5.0  # a body not whole by then is cut off
@@ -134,7 +137,7 @@ def _check(settings: Settings) -> None:
         raise BadSetting(f"{variable('postgres_dsn')} must begin with postgresql://")
     assert KEY_LINES_MOST < 2**20, "a line number must fit its place in a key's id"
     assert 2 * BATCH_MOST < 7_000 and 2 * EXPIRE_MOST < 7_000, "Lua's unpack"
-    assert WAITING_MOST >= BATCH_MOST
+    assert WAITING_MOST >= BATCH_MOST and ORDERS_LEAST < WAITING_MOST
 
 
 def to_environment(settings: Settings) -> dict[str, str]:

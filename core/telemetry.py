@@ -124,6 +124,8 @@ REFUSALS = Tally(Counter("flashproof_refusals_total", "Requests refused with a p
 BATCH_SIZE = Histogram("flashproof_batch_size", "Items in one script call", ["lane"], buckets=_SIZES)
 CALL_SECONDS = Histogram("flashproof_store_call_seconds", "Time of one script call", ["lane"], buckets=_SECONDS)
 WAITERS = Gauge("flashproof_waiters", "Buyers waiting for their order", multiprocess_mode="livesum")
+ORDERS_MOST = Gauge("flashproof_orders_most", "Orders the workers may have under way now", multiprocess_mode="livesum")
+LOOP_LATE = Gauge("flashproof_loop_late_seconds", "Lateness of the event loop, lately", multiprocess_mode="livemax")
 PROJECTED = Counter("flashproof_projected_records_total", "Facts projected into PostgreSQL", ["kind"])
 PROJECT_SECONDS = Histogram("flashproof_project_seconds", "Time of one projected transaction", buckets=_SECONDS)
 PROJECTOR_LAG = Gauge("flashproof_projector_lag_seconds", "Age of the oldest fact when it was last projected")

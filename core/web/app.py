@@ -20,6 +20,7 @@ from core.errors import (
     MalformedRequest,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     Refusal,
     UnknownGateway,
 )
@@ -102,6 +103,9 @@ class Shop:
 
     async def place_order(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/orders."""
+        if self._placing.is_full():
+            await _body(request)  # unread, it would cost the client its connection
+            raise Overloaded
         key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
         order = read_request(await _body(request))
         placed = await self._placing.place(order, key)

@@ -29,6 +29,7 @@ from core.settings import BODY_MOST
 from core.telemetry import PAYMENTS, PLACES, REFUSALS, log
 from core.web.plain import Answers, PlainReader, Varying
 from core.web.read import read_token, read_wait
+from core.web.refusing import Refusing
 from core.web.routes import CallbackView
 
 _encode = msgspec.json.Encoder().encode
@@ -121,6 +122,16 @@ class _Place(Ticket):
         return self.lane.answers.ok(201 if new else 200, body)
 
 
+class _Refused(Ticket):
+    """An order that found the list full, and is told so in its turn."""
+
+    __slots__ = ()
+
+    def tell(self) -> None:
+        """Answer."""
+        self.finish(self.lane.answers.refused(Overloaded))
+
+
 class _Callback(Ticket):
     __slots__ = ()
 
@@ -181,6 +192,7 @@ class Lane:
                 take = partial(self._callback, gateway)
                 self._hot[line] = _Hot(Varying.of(0, gateway.headers[0]), take)
         self.reader, self.answers = PlainReader(), Answers()
+        self._refusing: Refusing[_Refused] = Refusing(_Refused.tell)
         self.under_way = 0
         self.draining = False
 
@@ -223,6 +235,12 @@ class Lane:
         reader = self.reader
         if not key or len(reader.body) > BODY_MOST:
             return False
+        if self.placing.is_full():  # before anything is decoded
+            REFUSALS.add(Overloaded.code)
+            refused = _Refused(self, connection)
+            self._begin(connection, refused)
+            self._refusing.add(refused)
+            return True
         ticket = _Place(self, connection)
         ticket.request = request = read_request(reader.body)
         placed = self.placing.place_for(request, read_idempotency_key([key]), ticket)

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from core.errors import Refusal
-from core.web.problems import problem_body, problem_headers
+from core.web.problems import problem_body, problem_headers, retry_after_s
 
 HEAD_MOST: Final = 4_096  # bytes of a head the lane looks at; aiohttp's own limits stand behind it
 _LINES_MOST: Final = 60
@@ -165,7 +165,7 @@ class Answers:
         self._second = 0
         self._date = b""
         self._heads: dict[int, bytes] = {}
-        self._refusals: dict[type[Refusal], bytes] = {}
+        self._refusals: dict[tuple[type[Refusal], int | None], bytes] = {}
 
     def ok(self, status: int, body: bytes) -> bytes:
         """Return an answer with a JSON body."""
@@ -179,12 +179,13 @@ class Answers:
         """Return the answer of a refusal; a class stands for its general message, and its bytes are made once."""
         self._tick()
         if isinstance(refusal, type):
-            return self._refusals.get(refusal) or self._refusals.setdefault(refusal, self._refused(refusal))
-        return self._refused(refusal)
+            key = refusal, retry_after_s(refusal)
+            return self._refusals.get(key) or self._refusals.setdefault(key, self._refused(*key))
+        return self._refused(refusal, None)
 
-    def _refused(self, refusal: Refusal | type[Refusal]) -> bytes:
+    def _refused(self, refusal: Refusal | type[Refusal], again_s: int | None) -> bytes:
         body = problem_body(refusal)
-        head = self._head(refusal.status, "application/problem+json", problem_headers(refusal))
+        head = self._head(refusal.status, "application/problem+json", problem_headers(refusal, again_s))
         return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
     def _head(self, status: int, content_type: str, headers: dict[str, str]) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import random
+
 import msgspec
 from aiohttp import web
 
@@ -38,16 +40,28 @@ def problem_body(refusal: Refusal | type[Refusal]) -> bytes:
     return _body(type(refusal), str(refusal))
 
 
-def problem_headers(refusal: Refusal | type[Refusal]) -> dict[str, str]:
-    """Return the header fields that go with a refusal."""
+def problem_headers(refusal: Refusal | type[Refusal], again_s: int | None = None) -> dict[str, str]:
+    """Return the header fields that go with a refusal; ``again_s`` is its Retry-After if that was drawn already."""
     headers: dict[str, str] = {}
     if refusal.outcome is not None:
         headers["X-Outcome"] = refusal.outcome
     if refusal.retry_after_s is not None:
-        headers["Retry-After"] = str(refusal.retry_after_s)
+        headers["Retry-After"] = str(again_s or retry_after_s(refusal))
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return headers
+
+
+def retry_after_s(refusal: Refusal | type[Refusal]) -> int | None:
+    """Return after how many seconds to come back, drawn anew for each answer where the refusal gives a range.
+
+    Clients refused together would return together, as one flood after the other (AWS Architecture Blog, "Exponential
+    backoff and jitter").
+    """
+    least, most = refusal.retry_after_s, refusal.retry_after_most_s
+    if least is None or most is None:
+        return least
+    return least + int(random() * (most - least + 1))  # nobody gains by guessing it
 
 
 def _body(kind: type[Refusal], detail: str) -> bytes:

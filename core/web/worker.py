@@ -21,6 +21,7 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,7 +46,7 @@ from core.sale.orders.track import Tracking
 from core.sale.orders.waiters import Waiters
 from core.sale.payments.registry import gateways as gateways_of
 from core.settings import DRAIN_MOST_S, KEEPALIVE_S, Settings, load
-from core.telemetry import WAITERS, flush_tallies, log, set_level
+from core.telemetry import LOOP_LATE, ORDERS_MOST, WAITERS, flush_tallies, log, set_level
 from core.web.accept import Acceptor
 from core.web.app import Shop
 from core.web.child import SERVES
@@ -56,6 +57,9 @@ _QUIET_S: Final = 0.3  # nothing under way for so long: the worker may leave
 _TICK_S: Final = 0.05
 _LISTEN_AGAIN_S: Final = 0.2
 _COUNT_S: Final = 0.5  # how old the metrics of a worker may be
+# How often the loop's lateness is looked at. As often as the limit's target: a shorter lateness decides nothing there,
+# and forty idle wake-ups a second cost a worker a thousandth of its core.
+_LOOK_S: Final = 0.025
 # Requests under way hold few cycles but many objects: a rare look through the young ones costs less and frees as much.
 _GC_THRESHOLDS: Final = (20_000, 20, 50)
 
@@ -116,6 +120,7 @@ class Worker:
         gc.freeze()  # what lives as long as the process need not be looked through again
         gc.set_threshold(*_GC_THRESHOLDS)
         counting = asyncio.create_task(self._count())
+        looking = asyncio.create_task(self._look_at_lateness())
         log("info", "worker_ready")
         _say(ready)
         await self._leave.wait()
@@ -125,6 +130,7 @@ class Worker:
         await self._drain(server)
         listener.cancel()
         counting.cancel()
+        looking.cancel()
         flush_tallies()
         await runner.cleanup()
         await self._close()
@@ -151,6 +157,15 @@ class Worker:
             await asyncio.sleep(_COUNT_S)
             flush_tallies()
             WAITERS.set(self._tracking.waiters.count)
+            ORDERS_MOST.set(self._orders.limit.most)
+            LOOP_LATE.set(self._orders.limit.late_s)
+
+    async def _look_at_lateness(self) -> None:
+        """Tell the limit of orders how much later than asked this loop comes to what is due."""
+        while True:
+            due_s = time.monotonic() + _LOOK_S
+            await asyncio.sleep(_LOOK_S)
+            self._orders.limit.loop_was_late(time.monotonic() - due_s)
 
     async def _drain(self, server: web.Server) -> None:
         """Return when all connections are closed, or nobody may be expected to ask any more on those that are left."""

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from core.errors import InvalidRequest, Refusal, SoldOut, StoreUnknown, TokenRequired, refusals
+from core.errors import InvalidRequest, Overloaded, Refusal, SoldOut, StoreUnknown, TokenRequired, refusals
+from core.web.plain import Answers
 from core.web.problems import Problem, problem
 
 EVERY = list(refusals().values())
@@ -46,9 +47,19 @@ def test_a_client_can_tell_from_the_headers_whether_and_when_to_retry(kind: type
     """Stops: a refusal that changed nothing read as unknown, or a client that hammers a shop that is down."""
     headers = problem(kind).headers
     assert headers.get("X-Outcome") == kind.outcome
-    assert headers.get("Retry-After") == (None if kind.retry_after_s is None else str(kind.retry_after_s))
+    least, most = kind.retry_after_s, kind.retry_after_most_s or kind.retry_after_s
+    said = headers.get("Retry-After")
+    assert said is None if least is None or most is None else least <= int(str(said)) <= most
     assert ("Retry-After" in headers) == (kind.status == 503)
     assert headers.get("WWW-Authenticate") == ("Bearer" if kind.status == 401 else None)
+
+
+def test_those_refused_together_are_not_told_to_return_together() -> None:
+    """Stops: a flood refused in one second that comes back as the same flood, second after second."""
+    told = [problem(Overloaded).headers["Retry-After"] for _ in range(300)]
+    prebuilt = [Answers().refused(Overloaded).split(b"Retry-After: ")[1][:1].decode() for _ in range(300)]
+    for said in (told, prebuilt):
+        assert {word: said.count(word) > 50 for word in sorted(set(said))} == {"1": True, "2": True, "3": True}
 
 
 def test_only_a_server_that_failed_may_not_know_the_outcome() -> None:

@@ -15,6 +15,7 @@ from two_lanes import Answer, Piece, Server, Two, codes, read_answers
 
 from core.sale.orders import waiters
 from core.sale.payments.port import Report
+from core.web import problems
 
 FRESH = ("plain",)
 SLOW_S = 0.1  # the time a slow store takes
@@ -137,11 +138,13 @@ def test_overload_is_told_and_counted_the_same(two: Two, monkeypatch: pytest.Mon
     for server in (two.fast, two.plain):
         for batches in (server.orders.places, server.orders.payments, server.orders.tracks):
             monkeypatch.setattr(batches, "_waiting_most", 0)
+    monkeypatch.setattr(problems, "random", lambda: 0.5)  # both lanes draw the time to come back by the same function
     for said in (place(), callback(), status(), status(0, "?wait=1")):
         heard = two.agree(said, said)
         assert codes(heard.answers) == [503, 503]
-        assert ("retry-after", "1") in heard.answers[0].headers
+        assert ("retry-after", "2") in heard.answers[0].headers
     monkeypatch.undo()
+    monkeypatch.setattr(problems, "random", lambda: 0.0)
     monkeypatch.setattr(waiters, "WAITERS_MOST", 0)
     assert codes(two.agree(status(0, "?wait=1"), status()).answers) == [503, 200]
 

@@ -135,6 +135,10 @@ class Placing:
         self._names, self._store = names, store
         self._pay_url = '"pay_url":' + msgspec.json.encode(pay_url).decode()[:-1]  # the order's name follows
 
+    def is_full(self) -> bool:
+        """Say whether an order would be refused as ``Overloaded`` now: ask before any work is done for it."""
+        return self._store.places.is_full()
+
     async def place(self, request: PlaceRequest, idempotency_key: str) -> tuple[bool, bytes] | type[Refusal]:
         """Return (True for a new order, False for a replayed one; the ``OrderView`` as JSON), or the refusal.
 

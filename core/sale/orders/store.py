@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from core.backends.batches import Batches
+from core.backends.limit import Limit
 from core.backends.texts import Script
 from core.backends.valkey import ROOT, Argument, ShardConnection
 from core.errors import FlashproofError
@@ -27,6 +28,7 @@ from core.sale.orders.answers import (
     TrackAnswer,
 )
 from core.sale.orders.memory import Memory
+from core.settings import ORDERS_LEAST, WAITING_MOST
 from core.telemetry import BATCH_SIZE, CALL_SECONDS
 
 PLACE: Final = Script("sale/orders/place.lua")
@@ -95,12 +97,18 @@ class Lane:
 
 
 class OrderStore:
-    """The four verbs that buyers and gateways wait for. Each attribute is a lane to ``put`` items into."""
+    """The four verbs that buyers and gateways wait for. Each attribute is a lane to ``put`` items into.
+
+    ``limit`` is of new orders alone: no payment and no question about an accepted order is ever refused for them.
+    """
 
     def __init__(self, valkey_url: str) -> None:
         self._lanes = {name: Lane(valkey_url, name) for name in ("place", "pay", "cancel", "track", "ids")}
         self.memory = Memory(self._read_ids, time.monotonic)
-        self.places: Batches[PlaceItem, PlaceAnswer] = Batches(self._place, sent=self._lanes["place"].size)
+        self.limit = Limit(ORDERS_LEAST, WAITING_MOST)
+        self.places: Batches[PlaceItem, PlaceAnswer] = Batches(
+            self._place, sent=self._lanes["place"].size, limit=self.limit
+        )
         self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, sent=self._lanes["pay"].size)
         self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, sent=self._lanes["cancel"].size)
         self.tracks: Batches[bytes, TrackAnswer | bool] = Batches(

@@ -61,6 +61,7 @@ class Batches(Generic[Item, Answer]):
         self._sinks: list[Sink] = []
         self._since_s: list[float] = []
         self._in_call = 0
+        self.called = 0  # items so far that went out with a call
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -113,6 +114,7 @@ class Batches(Generic[Item, Answer]):
                 waited_s = began_s - self._since_s[0]
                 items, sinks = self._cut()
                 self._sent(len(items))
+                self.called += len(items)
                 try:
                     answers = await self._ask(items)
                 except Exception as error:  # noqa: BLE001  # every caller gets it

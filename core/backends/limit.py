@@ -4,10 +4,10 @@ The method is Gradient2 of Netflix's concurrency-limits (Apache-2.0): after each
 
     new = limit * gradient + sqrt(limit),   gradient = clamp(target / latency, 1/2, 1),   limit += (new - limit) * 0.2
 
-and only while at least half of the limit is used: what nobody asks for proves nothing, in either direction. sqrt(limit)
-is the queue that is always allowed, so the limit finds its way up; at rest latency is a little over the target.
+and only while the limit is used: what nobody asks for proves nothing. sqrt(limit) is the queue that is always allowed,
+so the limit finds its way up; at rest latency is a little over the target.
 
-Three things differ, each for a failure that the original has here:
+Four things differ, each for a failure that the original has here:
 
 - The target is a figure (``TARGET_S``), not the long-term average of the latency: in a long flood the average follows
   the queue it should judge, and the limit grows without end.
@@ -15,6 +15,8 @@ Three things differ, each for a failure that the original has here:
   shrinks for it would only empty the batches that carry it. So the target is never below three times what the call
   alone takes at its best lately; a call is bounded by its batch, so this cannot run away as the average does.
 - The lateness of the event loop is part of the latency: for so long a request lay in the kernel before anyone saw it.
+- It grows while half of it is used, as there, but shrinks already while a fourth is: with the high limit of a quiet day
+  a slow machine would let buyers wait for half of it. Below a fourth a hiccup of a machine at rest changes nothing.
 
 It begins at the ceiling: a limit is for a server that was seen to be slow.
 """
@@ -24,9 +26,11 @@ from __future__ import annotations
 from math import sqrt
 from typing import Final
 
-TARGET_S: Final = 0.025  # a quarter of the 100 ms a buyer's order may take; the rest is for the answer and its way
+TARGET_S: Final = 0.04  # two fifths of the 100 ms within which 99 of 100 orders shall be answered in full load
 _CALLS: Final = 3.0  # an order waits for the call under way and for its own; the third is room
 _BEST_FORGETS: Final = 0.03  # how far the best call moves towards a slower one: some thirty batches
+_USED_TO_GROW: Final = 0.5
+_USED_TO_SHRINK: Final = 0.25
 _GRADIENT_LEAST: Final = 0.5
 _SMOOTHING: Final = 0.2
 
@@ -54,11 +58,11 @@ class Limit:
         if best is None or call_s < best:
             best = call_s
         self._best_s = best = best + (call_s - best) * _BEST_FORGETS
-        if under_way < self._exact / 2:
-            return
         latency_s = waited_s + self.late_s
         target_s = max(TARGET_S, _CALLS * best)
-        gradient = 1.0 if latency_s <= target_s else max(_GRADIENT_LEAST, target_s / latency_s)
+        if under_way < self._exact * (_USED_TO_GROW if latency_s <= target_s else _USED_TO_SHRINK):
+            return
+        gradient = max(_GRADIENT_LEAST, min(1.0, target_s / max(latency_s, 1e-9)))
         wanted = self._exact * gradient + sqrt(self._exact)
         moved = self._exact + (wanted - self._exact) * _SMOOTHING
         self._exact = min(max(moved, self.floor), self.ceiling)

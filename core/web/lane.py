@@ -192,7 +192,7 @@ class Lane:
                 take = partial(self._callback, gateway)
                 self._hot[line] = _Hot(Varying.of(0, gateway.headers[0]), take)
         self.reader, self.answers = PlainReader(), Answers()
-        self._refusing: Refusing[_Refused] = Refusing(_Refused.tell)
+        self._refusing: Refusing[_Refused] = Refusing(_Refused.tell, placing.called)
         self.under_way = 0
         self.draining = False
 

@@ -1,11 +1,13 @@
 """When to send the answers of those who were refused for overload, so that saying no never stops the selling.
 
 A refusal costs a fourth to a third of an order, nearly all of it in the kernel. A worker that answers all it refuses at
-once spends itself on that: at ten times its capacity it would sell nothing. So whoever is refused is refused at once,
-before any work, but is told when the loop has time; while it has none, ``REFUSED_PER_S`` are told, the longest waiting
-first. A client that was not answered asks nothing more on its connection, and that is what bounds the flood.
+once spends itself on that: in the simulation of tests/unit/test_limit.py it sells 40 % of its capacity behind 3,000
+connections, and 2 % behind 10,000. So whoever is refused is refused at once, before any work, but is told when the loop
+has time; while it has none, one is told for every four orders that are placed, the longest waiting first. That is a
+tenth of the worker's time, on a fast machine or a slow one. A client that was not answered asks nothing more on its
+connection, and that is what bounds the flood.
 
-What it costs: with more clients than are answered in 50 ms the refused wait longer than that; after
+What it costs: behind more connections than are answered within 50 ms, the refused wait longer than that. After
 ``REQUEST_DEADLINE_S`` they are told in any case, for a client that hears nothing sends again.
 """
 
@@ -17,28 +19,36 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from core.settings import REFUSED_PER_S, REQUEST_DEADLINE_S
+from core.settings import REFUSED_AN_ORDER, REFUSED_PER_S_LEAST, REQUEST_DEADLINE_S
 
 Told = TypeVar("Told")
 _TURN_S: Final = 0.002
 _LATE_S: Final = 0.002  # a timer that comes later than this came to a busy loop
 _IDLE_TURN: Final = 200  # told in one turn of a loop that has time: about 1 ms of work
-_ELAPSED_MOST_S: Final = 0.05
 
 
-def may_be_told(elapsed_s: float, late_s: float) -> int:
-    """Return how many may be told now: so long after the last turn, by a timer that came so late."""
+def may_be_told(late_s: float, elapsed_s: float, orders: int) -> int:
+    """Return how many may be told now.
+
+    Args:
+        late_s: how much later than asked this turn's timer came.
+        elapsed_s: since the last turn.
+        orders: sent to the store since the last turn.
+    """
     if late_s < _LATE_S:
         return _IDLE_TURN
-    return 1 + int(min(elapsed_s, _ELAPSED_MOST_S) * REFUSED_PER_S)
+    return 1 + int(orders * REFUSED_AN_ORDER + elapsed_s * REFUSED_PER_S_LEAST)
 
 
 class Refusing(Generic[Told]):
     """Those who were refused and are not told yet."""
 
-    def __init__(self, tell: Callable[[Told], None], now_s: Callable[[], float] = time.monotonic) -> None:
-        """``tell`` sends the answer; it must not raise."""
-        self._tell, self._now_s = tell, now_s
+    def __init__(
+        self, tell: Callable[[Told], None], orders: Callable[[], int], now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``tell`` sends the answer and must not raise; ``orders`` says how many orders were sent so far."""
+        self._tell, self._orders, self._now_s = tell, orders, now_s
+        self._orders_before = 0
         self._waiting: deque[tuple[float, Told]] = deque()
         self._due_s = self._turned_s = 0.0
 
@@ -46,7 +56,7 @@ class Refusing(Generic[Told]):
         """Tell this one in its turn, within a few milliseconds if the loop has time."""
         now_s = self._now_s()
         if not self._waiting:
-            self._turned_s = now_s
+            self._turned_s, self._orders_before = now_s, self._orders()
             self._set_timer(now_s)
         self._waiting.append((now_s, refused))
 
@@ -56,8 +66,9 @@ class Refusing(Generic[Told]):
 
     def _turn(self) -> None:
         now_s, waiting = self._now_s(), self._waiting
-        most = may_be_told(now_s - self._turned_s, now_s - self._due_s)
-        self._turned_s = now_s
+        orders = self._orders()
+        most = may_be_told(now_s - self._due_s, now_s - self._turned_s, orders - self._orders_before)
+        self._turned_s, self._orders_before = now_s, orders
         while waiting and (most > 0 or now_s - waiting[0][0] > REQUEST_DEADLINE_S):
             most -= 1
             self._tell(waiting.popleft()[1])

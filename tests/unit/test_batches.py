@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.backends.batches import Batches
+from core.backends.limit import Limit
 from core.errors import Overloaded, StoreUnavailable, StoreUnknown
+from core.settings import REQUEST_DEADLINE_S
 
 WAIT_S = 5.0
 
@@ -119,6 +121,77 @@ def test_beyond_the_limit_a_caller_is_turned_away_at_once_and_the_others_are_not
         assert await asyncio.gather(*taken) == [0, 2, 4, 6, 8]
         assert 5 not in [item for call in store.calls for item in call]
         assert await lane.put(6) == 12
+
+    run(test)
+
+
+def test_a_limit_counts_those_in_the_call_too_and_is_told_the_whole_time_of_a_batch() -> None:
+    """Stops: a limit that is kept in the list and broken in the call, or that judges by half of what a buyer waits."""
+
+    async def test() -> None:
+        store, now_s, told = Store(), [0.0], list[tuple[float, float, int]]()
+
+        class Telling(Limit):
+            def answered(self, waited_s: float, call_s: float, under_way: int) -> None:
+                told.append((waited_s, call_s, under_way))
+
+        limit = Telling(1, 3)
+        store.open.clear()
+        lane = Batches(store.send, limit=limit, now_s=lambda: now_s[0])
+        taken = [lane.put(0), lane.put(1)]
+        assert not lane.is_full()
+        now_s[0] = 0.25
+        await asyncio.sleep(0)
+        taken.append(lane.put(2))
+        assert lane.is_full()
+        with pytest.raises(Overloaded):
+            lane.put(3)
+        now_s[0] = 0.75
+        store.open.set()
+        assert await asyncio.gather(*taken) == [0, 2, 4]
+        assert told == [(0.75, 0.5, 3), (0.5, 0.0, 1)]
+        assert not lane.is_full()
+        assert lane.called == 3
+
+    run(test)
+
+
+def test_who_waited_beyond_the_deadline_is_refused_and_never_sent() -> None:
+    """Stops: a store that, back from a stall, works for buyers who are gone; a refusal of what was done."""
+
+    async def test() -> None:
+        store, now_s = Store(), [0.0]
+        store.open.clear()
+        lane = Batches(store.send, most=2, now_s=lambda: now_s[0])
+        in_call = [lane.put(0), lane.put(1)]
+        await asyncio.sleep(0)
+        late = [lane.put(n) for n in (2, 3, 4)]
+        now_s[0] = REQUEST_DEADLINE_S / 2
+        in_time = [lane.put(5), lane.put(6), lane.put(7)]
+        now_s[0] = REQUEST_DEADLINE_S * 1.25
+        store.open.set()
+        assert await asyncio.gather(*in_call) == [0, 2], "what was sent is answered, however long it took"
+        refused = await asyncio.gather(*late, return_exceptions=True)
+        assert [type(error) for error in refused] == [Overloaded] * 3
+        assert await asyncio.gather(*in_time) == [10, 12, 14]
+        assert store.calls == [[0, 1], [5, 6], [7]]
+        assert await lane.put(8) == 16
+
+    run(test)
+
+
+def test_a_lane_in_which_all_are_late_goes_on_with_who_comes_next() -> None:
+    """Stops: a lane that ends its task for want of work while it holds its place."""
+
+    async def test() -> None:
+        store, now_s = Store(), [0.0]
+        lane = Batches(store.send, now_s=lambda: now_s[0])
+        late = lane.put(1)
+        now_s[0] = 2 * REQUEST_DEADLINE_S
+        with pytest.raises(Overloaded):
+            await late
+        assert store.calls == []
+        assert await lane.put(2) == 4
 
     run(test)
 

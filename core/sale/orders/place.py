@@ -139,6 +139,10 @@ class Placing:
         """Say whether an order would be refused as ``Overloaded`` now: ask before any work is done for it."""
         return self._store.places.is_full()
 
+    def called(self) -> int:
+        """Return how many orders the store was asked to place so far."""
+        return self._store.places.called
+
     async def place(self, request: PlaceRequest, idempotency_key: str) -> tuple[bool, bytes] | type[Refusal]:
         """Return (True for a new order, False for a replayed one; the ``OrderView`` as JSON), or the refusal.
 

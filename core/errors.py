@@ -1,7 +1,7 @@
 """Every way to say no, in one tree: a stable code, an HTTP status, and a message that says what to do.
 
-A ``Refusal`` is an answer to a request (RFC 9457 problem document). A ``Fault`` is something wrong with the
-deployment that an operator must mend. The docstring is the message.
+A ``Refusal`` is an answer to a request (RFC 9457 problem document). A ``Cut`` ends a connection that cannot be
+answered. A ``Fault`` is something wrong with the deployment that an operator must mend. The docstring is the message.
 """
 
 from __future__ import annotations
@@ -76,6 +76,24 @@ class BodyTimeout(Refusal):
     """The body did not arrive in time. Send it whole, without pauses."""
 
     code, status = "body_timeout", 408
+
+
+class HeadTimeout(Refusal):
+    """The head of the request did not arrive in time. Send it whole, without pauses."""
+
+    code, status = "head_timeout", 408
+
+
+class HeadTooLarge(Refusal):
+    """The head of the request is larger than the shop accepts. Send fewer or shorter header fields."""
+
+    code, status = "head_too_large", 431
+
+
+class TooManyConnections(Refusal):
+    """Too many connections are open from this address. Close some, or use those that are open for more requests."""
+
+    code, status, retry_after_s = "too_many_connections", 429, 1
 
 
 class MalformedRequest(Refusal):
@@ -250,6 +268,27 @@ class InternalError(Refusal):
     """The server failed to handle the request: whether it was done is unknown. Send it again with the same key."""
 
     code, status, outcome = "internal_error", 500, "unknown"
+
+
+# --- the connection is ended, and nobody is there to be answered ---------------------------------------------
+
+
+class Cut(FlashproofError):
+    """The connection was ended without an answer."""
+
+    code = "cut"
+
+
+class ConnectionSilent(Cut):
+    """Nothing was ever sent on the connection."""
+
+    code = "connection_silent"
+
+
+class AnswerNotTaken(Cut):
+    """The client did not read its answer in time."""
+
+    code = "answer_not_taken"
 
 
 # --- faults: for operators -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 import msgspec
@@ -20,13 +21,22 @@ REQUEST_DEADLINE_S: Final = 1.0  # what waited so long for its batch is not sent
 REFUSED_AN_ORDER: Final = 0.25  # refusals for overload a busy worker tells for each order: a tenth of its time
 REFUSED_PER_S_LEAST: Final = 1_000  # and these in any case
 BODY_MOST: Final = 4_096  # bytes of an order or a callback; the largest honest one is under 1,000
-KEEPALIVE_S: Final = 75.0  # an idle connection, or a request head that does not go on, is closed after that
+KEEPALIVE_S: Final = 75.0  # an idle connection is closed after that
+FIRST_BYTE_DEADLINE_S: Final = 9.0  # a new connection on which nothing comes; browsers open some in advance
+HEAD_DEADLINE_S: Final = 5.0  # from the first byte of a request to the end of its head
+HEAD_MOST: Final = 16_384  # bytes of a head that comes in pieces; an honest one has under 1,000, with cookies 8,000
 BODY_DEADLINE_S: Final = 5.0  # a body not whole by then is cut off
+LINGER_S: Final = 2.0  # a body nobody wants is read so long, that its sender may read why
+ANSWER_DEADLINE_S: Final = 7.0  # an answer the client has not read into the kernel's buffers by then is cut off
+UNACKNOWLEDGED_MOST_S: Final = 9.0  # the same in the kernel, for what its own buffers still hold
+SEND_BUFFER: Final = 65_536  # bytes the kernel keeps of answers not read, a connection; it takes twice that
+RECEIVE_BUFFER: Final = 32_768  # bytes the kernel keeps of requests not read yet; one read is twice that at most
 BUYER_CHARS_MOST: Final = 128
 IDEMPOTENCY_KEY_CHARS_MOST: Final = 128
 EVENT_ID_CHARS_MOST: Final = 128
 QUANTITY_MOST: Final = 100  # units in one order, whatever the product allows
 CONNECTIONS_MOST: Final = 50_000  # open at once on one worker; beyond it they wait in the kernel's queue
+FILES_KEPT: Final = 256  # of a worker's open files, for its stores, gateways and logs
 WAIT_MOST_S: Final = 30.0  # a long poll ends by itself
 WAITERS_MOST: Final = 50_000  # long polls one worker holds
 REST_MS: Final = 45  # what comes back to a sold-out SKU is sold again after that; so long workers refuse from memory
@@ -67,10 +77,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     work_ops_port: int = 8082
     log_level: str = "info"
     lane: str = "on"  # off: every request goes through aiohttp, to compare
+    # A whole school behind one address opens a few hundred; a worker holds 50,000. See core/web/addresses.py.
+    connections_per_address: int = 2_000  # open at once on one worker; 0: no cap
+    trusted_networks: str = "127.0.0.0/8 ::1/128 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7"  # never capped
 
+
+Network = IPv4Network | IPv6Network
 
 _BYTES: Final = {"secret", "vault_key", "sandbox_secret"}
-_NUMBERS: Final = {"port", "ops_port", "work_ops_port"}
+_NUMBERS: Final = {  # with the largest that makes sense
+    "port": 65_535,
+    "ops_port": 65_535,
+    "work_ops_port": 65_535,
+    "connections_per_address": CONNECTIONS_MOST,
+}
 _WORDS: Final = {
     "valkey_url": "e.g. unix:///run/valkey.sock or redis://host:6379/0",
     "postgres_dsn": "e.g. postgresql://flashproof@host/flashproof",
@@ -114,8 +134,10 @@ def _parse(field: str, raw: str) -> object:
         except ValueError as error:  # also what is not ASCII
             raise BadSetting(f"{variable(field)} is not base64: {error}") from error
     if field in _NUMBERS:
-        if not (raw.isascii() and raw.isdigit()) or not 0 <= int(raw) <= 65_535:
-            raise BadSetting(f"{variable(field)} must be a port from 0 to 65535, not {raw!r}")
+        most = _NUMBERS[field]
+        if not (raw.isascii() and raw.isdigit()) or not 0 <= int(raw) <= most:
+            what = "port" if field.endswith("port") else "number"
+            raise BadSetting(f"{variable(field)} must be a {what} from 0 to {most}, not {raw!r}")
         return int(raw)
     return raw
 
@@ -132,6 +154,7 @@ def _check(settings: Settings) -> None:
         raise BadSetting(f"{variable('log_level')} must be debug, info, warning or error")
     if settings.lane not in ("on", "off"):
         raise BadSetting(f"{variable('lane')} must be on or off")
+    networks(settings.trusted_networks)
     if not settings.valkey_url.startswith(("unix://", "redis://", "rediss://")):
         raise BadSetting(f"{variable('valkey_url')} must begin with unix://, redis:// or rediss://")
     if not settings.postgres_dsn.startswith(("postgresql://", "postgres://")):
@@ -139,6 +162,23 @@ def _check(settings: Settings) -> None:
     assert KEY_LINES_MOST < 2**20, "a line number must fit its place in a key's id"
     assert 2 * BATCH_MOST < 7_000 and 2 * EXPIRE_MOST < 7_000, "Lua's unpack"
     assert WAITING_MOST >= BATCH_MOST and ORDERS_LEAST < WAITING_MOST
+    assert max(HEAD_DEADLINE_S, BODY_DEADLINE_S + LINGER_S, ANSWER_DEADLINE_S, FIRST_BYTE_DEADLINE_S) < 10
+    assert ANSWER_DEADLINE_S < UNACKNOWLEDGED_MOST_S, "who can be told the end of a connection is told it"
+    assert HEAD_MOST + BODY_MOST <= RECEIVE_BUFFER
+
+
+def networks(said: str) -> tuple[Network, ...]:
+    """Return the networks of the setting ``trusted_networks``: parted by blanks or commas; ``none`` stands for none.
+
+    Raises:
+        BadSetting: a word is no network.
+    """
+    try:
+        return tuple(ip_network(word) for word in said.replace(",", " ").split() if said.strip() != "none")
+    except ValueError as error:
+        raise BadSetting(
+            f"{variable('trusted_networks')} takes networks such as 10.0.0.0/8, or none: {error}"
+        ) from error
 
 
 def to_environment(settings: Settings) -> dict[str, str]:

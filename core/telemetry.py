@@ -121,6 +121,8 @@ PAYMENTS = Tally(
 )
 CANCELS = Tally(Counter("flashproof_cancels_total", "Cancellations asked for, by what became of them", ["outcome"]))
 REFUSALS = Tally(Counter("flashproof_refusals_total", "Requests refused with a problem document", ["code"]))
+CUTS = Tally(Counter("flashproof_connections_cut_total", "Connections ended for what their client did", ["reason"]))
+CONNECTIONS = Gauge("flashproof_connections", "Connections open", multiprocess_mode="livesum")
 BATCH_SIZE = Histogram("flashproof_batch_size", "Items in one script call", ["lane"], buckets=_SIZES)
 CALL_SECONDS = Histogram("flashproof_store_call_seconds", "Time of one script call", ["lane"], buckets=_SECONDS)
 WAITERS = Gauge("flashproof_waiters", "Buyers waiting for their order", multiprocess_mode="livesum")

@@ -11,6 +11,7 @@ from core.__main__ import EXIT_USAGE, Verb
 from core.errors import BadInput, FlashproofError
 
 VERBS: Final[dict[str, Verb]] = {
+    "hostile": Verb("loadtests.hostile:main", "hold thousands of connections and give nothing, measure who notices"),
     "rolling": Verb("loadtests.rolling:main", "replace the workers under load again and again, count who noticed"),
 }
 

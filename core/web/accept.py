@@ -4,18 +4,26 @@ Why not the loop's own server: libuv (under uvloop) accepts one connection a tur
 a flash crowd a turn is long, because thousands of sockets are ready in it, so new buyers waited in the kernel's queue
 for many seconds while those already inside were served: 443 of 40,000 attempts timed out after 10 s in the run that
 showed it. Here one readiness of the listening socket accepts all that wait, up to a limit that keeps the turn short.
+
+Who has too many connections already is told so and let go on the spot, before anything is made for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import resource
 import socket
 from collections.abc import Callable
 from typing import Final
 
-from core.settings import CONNECTIONS_MOST
-from core.telemetry import log
+from core.errors import TooManyConnections
+from core.settings import CONNECTIONS_MOST, FILES_KEPT, RECEIVE_BUFFER, SEND_BUFFER, UNACKNOWLEDGED_MOST_S
+from core.telemetry import CUTS, REFUSALS, log
+from core.web.addresses import Addresses
+from core.web.plain import Answers, closing
+from core.web.protocol import Protocol
 
 _BURST_MOST: Final = 256  # some milliseconds of work
 _PAUSE_S: Final = 0.05  # when no more connections can be had
@@ -26,17 +34,17 @@ _SHORT_OF_FILES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 class Acceptor:
     """Gives each accepted connection to a protocol of its own."""
 
-    def __init__(
-        self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol], connections: Callable[[], int]
-    ) -> None:
-        """``connections`` tells how many are open; above the limit new ones wait in the kernel's queue."""
-        self._listening, self._protocol, self._connections = listening, protocol, connections
+    def __init__(self, listening: socket.socket, protocol: Callable[[], Protocol], addresses: Addresses) -> None:
+        """``addresses`` counts the open connections; above the limit of all new ones wait in the kernel's queue."""
+        self._listening, self._protocol, self._addresses = listening, protocol, addresses
+        self._most, self._answers = _connections_most(), Answers()
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[object]] = set()
         self._open = False
 
     def start(self) -> None:
         """Begin to accept."""
+        _bound_the_kernel(self._listening)
         self._open = True
         self._loop.add_reader(self._listening.fileno(), self._ready)
 
@@ -65,10 +73,10 @@ class Acceptor:
         await asyncio.gather(*self._starting)
 
     def _ready(self) -> None:
-        room = CONNECTIONS_MOST - self._connections() - len(self._starting)
+        room = self._most - self._addresses.open
         for _ in range(min(_BURST_MOST, room)):
             try:
-                connection, _ = self._listening.accept()
+                connection, address = self._listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -78,17 +86,35 @@ class Acceptor:
                     return
                 continue  # the client was gone before it was accepted
             connection.setblocking(False)
-            task = self._loop.create_task(self._begin(connection))
+            if not self._addresses.enter(address[0]):
+                self._turn_away(connection)
+                continue
+            task = self._loop.create_task(self._begin(connection, address[0]))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
         if room <= 0:
             self._pause()
 
-    async def _begin(self, connection: socket.socket) -> None:
+    async def _begin(self, connection: socket.socket, address: str) -> None:
+        protocol = self._protocol()
+        protocol.when_lost = lambda: self._addresses.leave(address)
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection)
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError:
             connection.close()  # the client was gone before it was served
+            protocol.lost()
+            return
+        if not transport.is_closing():
+            # Whatever the kernel does not take at once is a debt of the client: see core/web/deadlines.py.
+            transport.set_write_buffer_limits(0)
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        """Answer a connection that is one too many, and close it. Three system calls; nothing of it is kept."""
+        CUTS.add(TooManyConnections.code)
+        REFUSALS.add(TooManyConnections.code)
+        with contextlib.suppress(OSError):  # it may be gone already
+            connection.send(closing(self._answers.refused(TooManyConnections)))
+        connection.close()
 
     def _pause(self) -> None:
         """Look away for a moment: the socket stays ready, and asking again at once would only burn the processor."""
@@ -98,3 +124,24 @@ class Acceptor:
     def _resume(self) -> None:
         if self._open:
             self._loop.add_reader(self._listening.fileno(), self._ready)
+
+
+def _connections_most() -> int:
+    """Return how many connections this process may have open, after asking the system for as many as it gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MOST + FILES_KEPT
+    if soft < wanted:
+        soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(CONNECTIONS_MOST, max(soft - FILES_KEPT, 1))
+
+
+def _bound_the_kernel(listening: socket.socket) -> None:
+    """Bound what the kernel keeps for each connection, in bytes and in time; connections inherit it.
+
+    By itself Linux keeps up to 4 MiB of answers for a client that does not read, and waits 15 minutes for it.
+    """
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNACKNOWLEDGED_MOST_S * 1000))

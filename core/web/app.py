@@ -33,7 +33,7 @@ from core.sale.orders.place import Placing, read_idempotency_key, read_request
 from core.sale.orders.track import Tracking, TrackView
 from core.sale.payments.port import Gateway
 from core.settings import BODY_DEADLINE_S, BODY_MOST, PAGE_MOST
-from core.telemetry import CANCELS, PAYMENTS, PLACES, REFUSALS, log
+from core.telemetry import CANCELS, CUTS, PAYMENTS, PLACES, REFUSALS, log
 from core.web.openapi import document
 from core.web.problems import problem
 from core.web.read import read_token, read_wait
@@ -187,6 +187,7 @@ async def _body(request: web.Request) -> bytes:
         async with asyncio.timeout(BODY_DEADLINE_S):
             return await request.read()
     except TimeoutError as error:
+        CUTS.add(BodyTimeout.code)
         raise BodyTimeout from error
     except web.RequestPayloadError as error:
         raise MalformedRequest("The body is not what its headers say.") from error

@@ -45,13 +45,14 @@ from core.sale.orders.store import OrderStore
 from core.sale.orders.track import Tracking
 from core.sale.orders.waiters import Waiters
 from core.sale.payments.registry import gateways as gateways_of
-from core.settings import DRAIN_MOST_S, KEEPALIVE_S, Settings, load
-from core.telemetry import LOOP_LATE, ORDERS_MOST, WAITERS, flush_tallies, log, set_level
+from core.settings import DRAIN_MOST_S, KEEPALIVE_S, LINGER_S, Settings, load, networks
+from core.telemetry import CONNECTIONS, LOOP_LATE, ORDERS_MOST, WAITERS, flush_tallies, log, set_level
 from core.web.accept import Acceptor
+from core.web.addresses import Addresses
 from core.web.app import Shop
 from core.web.child import SERVES
 from core.web.lane import Lane
-from core.web.protocol import Runner
+from core.web.protocol import Runner, Server
 
 _QUIET_S: Final = 0.3  # nothing under way for so long: the worker may leave
 _TICK_S: Final = 0.05
@@ -72,6 +73,7 @@ class Worker:
         self._server_stops = False  # else only this worker leaves
         clock, names = SystemClock(), Names(settings.secret)
         self._settings = settings
+        self._addresses = Addresses(settings.connections_per_address, networks(settings.trusted_networks))
         self._orders = OrderStore(settings.valkey_url)
         self._postgres = Postgres(settings.postgres_dsn)
         self._catalog = Catalog(self._postgres, settings.valkey_url)
@@ -108,12 +110,13 @@ class Worker:
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
             shutdown_timeout=DRAIN_MOST_S,
         )
         await runner.setup()
         server = runner.server
-        assert server is not None, "the runner was set up"
-        acceptor = Acceptor(listening, server, lambda: len(server.connections))
+        assert isinstance(server, Server), "the runner was set up"
+        acceptor = Acceptor(listening, server, self._addresses)
         acceptor.start()
         listener = asyncio.create_task(_listen(self._settings.valkey_url, self._tracking.waiters))
         gc.collect()
@@ -157,6 +160,7 @@ class Worker:
             await asyncio.sleep(_COUNT_S)
             flush_tallies()
             WAITERS.set(self._tracking.waiters.count)
+            CONNECTIONS.set(self._addresses.open)
             ORDERS_MOST.set(self._orders.limit.most)
             LOOP_LATE.set(self._orders.limit.late_s)
 

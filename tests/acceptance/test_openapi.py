@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # What any address may answer before a route is found or after all else failed.
 GENERIC = {"not_found", "method_not_allowed", "malformed_request", "internal_error"}
+GENERIC |= {"head_timeout", "head_too_large", "too_many_connections"}
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_a_client_can_tell_from_the_headers_whether_and_when_to_retry(kind: type
     least, most = kind.retry_after_s, kind.retry_after_most_s or kind.retry_after_s
     said = headers.get("Retry-After")
     assert said is None if least is None or most is None else least <= int(str(said)) <= most
-    assert ("Retry-After" in headers) == (kind.status == 503)
+    assert ("Retry-After" in headers) == (kind.status in (429, 503))
     assert headers.get("WWW-Authenticate") == ("Bearer" if kind.status == 401 else None)
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from core.errors import BadSetting
-from core.settings import Settings, load, to_environment, variable
+from core.settings import Settings, load, networks, to_environment, variable
 
 SECRET, VAULT_KEY, SANDBOX = bytes(range(32)), bytes(range(32, 64)), b"sandbox secret, long enough"
 WHOLE = {
@@ -80,6 +80,12 @@ def test_a_secret_that_is_no_base64_is_refused_without_being_shown(field: str, v
         ("valkey_url", "http://host", "must begin with unix://"),
         ("postgres_dsn", "host=localhost", "must begin with postgresql://"),
         ("postgres_dsn", "mysql://host", "must begin with postgresql://"),
+        ("connections_per_address", "many", "must be a number from 0 to 50000"),
+        ("connections_per_address", "-1", "must be a number from 0 to 50000"),
+        ("connections_per_address", "50001", "must be a number from 0 to 50000"),
+        ("trusted_networks", "10.0.0.1/8", "takes networks such as 10.0.0.0/8, or none"),
+        ("trusted_networks", "10.0.0.0/8 none", "takes networks such as 10.0.0.0/8, or none"),
+        ("trusted_networks", "balancer", "takes networks such as 10.0.0.0/8, or none"),
     ],
 )
 def test_a_wrong_one_says_what_it_must_be(field: str, value: str, says: str) -> None:
@@ -87,6 +93,13 @@ def test_a_wrong_one_says_what_it_must_be(field: str, value: str, says: str) -> 
     words = refused(variable(field), value)
     assert says in words
     assert "eHh4" not in words
+
+
+def test_networks_are_parted_by_blanks_or_commas_and_none_is_none() -> None:
+    """Stops: a list of which only the first counts; a word for nobody that means everybody."""
+    assert [str(one) for one in networks("10.0.0.0/8, ::1/128 192.0.2.7")] == ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]
+    assert networks("none") == ()
+    assert networks(load(WHOLE).trusted_networks)
 
 
 def test_blanks_around_a_value_are_forgiven() -> None:

@@ -16,7 +16,9 @@ from core.errors import BadSetting
 
 BATCH_MOST: Final = 1_000  # items in one script call; Lua's unpack ends near 8,000 values, XADD takes two an item
 WAITING_MOST: Final = 4_000  # items a worker keeps waiting for their batch; beyond it: 503
-ORDERS_LEAST: Final = 64  # the limit of orders under way on a worker never falls below this; see core/backends/limit.py
+ORDERS_LEAST: Final = (
+    128  # the limit of orders under way on a worker never falls below this; see core/backends/limit.py
+)
 REQUEST_DEADLINE_S: Final = 1.0  # what waited so long for its batch is not sent any more: surely not executed
 REFUSED_AN_ORDER: Final = 0.25  # refusals for overload a busy worker tells for each order: a tenth of its time
 REFUSED_PER_S_LEAST: Final = 1_000  # and these in any case

@@ -12,6 +12,7 @@ from core.errors import BadInput, FlashproofError
 
 VERBS: Final[dict[str, Verb]] = {
     "hostile": Verb("loadtests.hostile:main", "hold thousands of connections and give nothing, measure who notices"),
+    "overload": Verb("loadtests.overload:main", "ask for many times what can be sold, see what is still sold and how"),
     "rolling": Verb("loadtests.rolling:main", "replace the workers under load again and again, count who noticed"),
 }
 

@@ -11,9 +11,10 @@ Four things differ, each for a failure that the original has here:
 
 - The target is a figure (``TARGET_S``), not the long-term average of the latency: in a long flood the average follows
   the queue it should judge, and the limit grows without end.
-- A store may be slower than the figure by itself (a disk with a slow fsync). No limit makes it faster, and one that
-  shrinks for it would only empty the batches that carry it. So the target is never below three times what the call
-  alone takes at its best lately; a call is bounded by its batch, so this cannot run away as the average does.
+- A call may be slower than the figure allows by itself (a slow fsync, a core shared with others). No limit makes it
+  faster, and one that shrinks for it only empties the batches that carry it. So the target is not below 2.5 times what
+  a call alone took on average lately. A busy loop sees a reply late and takes the call for longer than it was, so this
+  has an end too (``TARGET_MOST_S``).
 - The lateness of the event loop is part of the latency: for so long a request lay in the kernel before anyone saw it.
 - It grows while half of it is used, as there, but shrinks already while a fourth is: with the high limit of a quiet day
   a slow machine would let buyers wait for half of it. Below a fourth a hiccup of a machine at rest changes nothing.
@@ -27,8 +28,9 @@ from math import sqrt
 from typing import Final
 
 TARGET_S: Final = 0.04  # two fifths of the 100 ms within which 99 of 100 orders shall be answered in full load
-_CALLS: Final = 3.0  # an order waits for the call under way and for its own; the third is room
-_BEST_FORGETS: Final = 0.03  # how far the best call moves towards a slower one: some thirty batches
+TARGET_MOST_S: Final = 0.2
+_CALLS: Final = 2.5  # an order waits for the call under way and for its own; the rest is room
+_CALL_SMOOTHING: Final = 0.1
 _USED_TO_GROW: Final = 0.5
 _USED_TO_SHRINK: Final = 0.25
 _GRADIENT_LEAST: Final = 0.5
@@ -38,7 +40,7 @@ _SMOOTHING: Final = 0.2
 class Limit:
     """One lane's limit. Pure: it is told what was measured; seconds on any one clock."""
 
-    __slots__ = ("_best_s", "_exact", "ceiling", "floor", "late_s", "most")
+    __slots__ = ("_call_s", "_exact", "ceiling", "floor", "late_s", "most")
 
     def __init__(self, floor: int, ceiling: int) -> None:
         """Allow from ``floor`` to ``ceiling``; begin at the ceiling."""
@@ -46,7 +48,7 @@ class Limit:
         self.most = ceiling  # that may be under way now
         self.late_s = 0.0  # of the event loop, lately; see ``loop_was_late``
         self._exact = float(ceiling)
-        self._best_s: float | None = None
+        self._call_s: float | None = None
 
     def loop_was_late(self, late_s: float) -> None:
         """Take how much later than asked a timer came; a great lateness is forgotten by halves."""
@@ -54,12 +56,10 @@ class Limit:
 
     def answered(self, waited_s: float, call_s: float, under_way: int) -> None:
         """Take a batch: age of its oldest item at the answer, time of the call alone, how many were under way then."""
-        best = self._best_s
-        if best is None or call_s < best:
-            best = call_s
-        self._best_s = best = best + (call_s - best) * _BEST_FORGETS
+        usual_s = call_s if self._call_s is None else self._call_s
+        self._call_s = usual_s = usual_s + (call_s - usual_s) * _CALL_SMOOTHING
         latency_s = waited_s + self.late_s
-        target_s = max(TARGET_S, _CALLS * best)
+        target_s = max(TARGET_S, min(_CALLS * usual_s, TARGET_MOST_S))
         if under_way < self._exact * (_USED_TO_GROW if latency_s <= target_s else _USED_TO_SHRINK):
             return
         gradient = max(_GRADIENT_LEAST, min(1.0, target_s / max(latency_s, 1e-9)))

@@ -3,9 +3,10 @@
 A refusal costs a fourth to a third of an order, nearly all of it in the kernel. A worker that answers all it refuses at
 once spends itself on that: in the simulation of tests/unit/test_limit.py it sells 40 % of its capacity behind 3,000
 connections, and 2 % behind 10,000. So whoever is refused is refused at once, before any work, but is told when the loop
-has time; while it has none, one is told for every four orders that are placed, the longest waiting first. That is a
-tenth of the worker's time, on a fast machine or a slow one. A client that was not answered asks nothing more on its
-connection, and that is what bounds the flood.
+has time, and then at a measured pace: what a worker leaves of its core may be what the store next to it needs. While it
+has none, one is told for every four orders that are placed, the longest waiting first. Either is a tenth of a core, the
+second on a fast machine or a slow one. A client that was not answered asks nothing more on its connection, and that is
+what bounds the flood.
 
 What it costs: behind more connections than are answered within 50 ms, the refused wait longer than that. After
 ``REQUEST_DEADLINE_S`` they are told in any case, for a client that hears nothing sends again.
@@ -24,7 +25,7 @@ from core.settings import REFUSED_AN_ORDER, REFUSED_PER_S_LEAST, REQUEST_DEADLIN
 Told = TypeVar("Told")
 _TURN_S: Final = 0.002
 _LATE_S: Final = 0.002  # a timer that comes later than this came to a busy loop
-_IDLE_TURN: Final = 200  # told in one turn of a loop that has time: about 1 ms of work
+_IDLE_TURN: Final = 25  # told in a turn of a loop that has time: a tenth of the core, for the store may want it too
 
 
 def may_be_told(late_s: float, elapsed_s: float, orders: int) -> int:
@@ -35,9 +36,8 @@ def may_be_told(late_s: float, elapsed_s: float, orders: int) -> int:
         elapsed_s: since the last turn.
         orders: sent to the store since the last turn.
     """
-    if late_s < _LATE_S:
-        return _IDLE_TURN
-    return 1 + int(orders * REFUSED_AN_ORDER + elapsed_s * REFUSED_PER_S_LEAST)
+    paced = 1 + int(orders * REFUSED_AN_ORDER + elapsed_s * REFUSED_PER_S_LEAST)
+    return max(paced, _IDLE_TURN) if late_s < _LATE_S else paced
 
 
 class Refusing(Generic[Told]):

@@ -48,6 +48,7 @@ AFTER_S: Final = 8.0
 REFUSED_P99_MS: Final = 50.0
 NORMAL_S: Final = 5.0
 _NORMAL_MS: Final = 50.0  # accepted p99 of half a second, unless it was three times that before the flood
+_PEAK_DOUBT: Final = 1.1
 _PROBE_FIRST: Final = 500_000_000  # orders of the probe; the flood's begin at 0
 _PROBE_ORDERS: Final = 1_500
 _PROBE_PAUSE_S: Final = 0.03
@@ -205,6 +206,10 @@ def table(result: Result) -> str:
     for bar in result.bars:
         sign, word = ("<=" if bar.at_most else ">="), ("met" if bar.met else "MISSED")
         lines.append(f"  {bar.name:<44} {bar.value:8.2f}   {sign} {bar.bar:<5g} {word}")
+    floods = [one for one in result.phases if one.name.startswith("flood")]
+    if max(one.accepted / one.seconds for one in floods) > _PEAK_DOUBT * peak:
+        lines.append("  a flood sold more than the peak: others had the core when it was taken, so the ratios flatter")
+    lines += [f"  {one.name}: nobody was refused, so nothing is known of refusals" for one in floods if not one.refused]
     lines.append("  asked beyond sent reached nobody: every connection was waiting for its answer")
     return "\n".join(lines)
 

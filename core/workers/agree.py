@@ -16,6 +16,7 @@ from core.backends.postgres import Connection
 from core.backends.texts import text
 from core.backends.valkey import ROOT
 from core.ids import fingerprint
+from core.sale.orders.finished import close_finished
 from core.sale.orders.order import HOLDING
 
 _PAGE = 5_000
@@ -138,7 +139,7 @@ async def _part(
                 continue
             repairs.settled += 1
             record[0] = over[order_id]
-            pipe.hset(f"{ROOT}:done:{gen}", order_id, _pack(record))
+            pipe.hset(f"{ROOT}:done:{gen}", order_id, close_finished(record))
             pipe.hdel(f"{ROOT}:live", order_id)
             pipe.zrem(f"{ROOT}:due", order_id)
         await pipe.execute()
@@ -168,4 +169,4 @@ def _record(row: object) -> list[object]:
     """Return an order's row as the record of shard.lua."""
     r = dict(row.items())  # type: ignore[attr-defined]
     place = [r["state"], fingerprint(r["sku"], r["quantity"]), r["sku"], r["buyer"], r["quantity"]]
-    return [*place, r["amount"], r["currency"], r["pay_by_ms"], r["placed_ms"], 0]
+    return [*place, r["amount"], r["currency"], r["pay_by_ms"], 0]

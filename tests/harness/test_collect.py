@@ -86,7 +86,7 @@ async def _fill_valkey(url: str) -> None:
     await store.hset(f"{ROOT}:sku:hot", "free", "-1")
     await store.hset(f"{ROOT}:bought:hot", mapping={f"buyer-é-{n}": n for n in range(1, 3_001)})
     await store.hset(f"{ROOT}:meta", mapping={"epoch": "7", "gen": "1"})
-    record = ["reserved", "f" * 16, "hot", "ann", 2, 3998, "CNY", 1_760_000_060_123, 1_760_000_000_123, 0]
+    record = ["reserved", "f" * 16, "hot", "ann", 2, 3998, "CNY", 1_760_000_060_123, 0]
     await store.hset(f"{ROOT}:live", EARLIER.bytes, msgspec.msgpack.encode(record))
     await store.zadd(f"{ROOT}:due", {EARLIER.bytes: 1})
     for entry in ("4-9", "5-2", "5-3", "6-0"):

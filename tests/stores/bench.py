@@ -16,6 +16,7 @@ from core.facts import open_record
 from core.local.stores import LocalStores
 from core.sale.catalog.product import Product
 from core.sale.catalog.store import write_rules
+from core.sale.orders.finished import open_finished
 from core.sale.orders.store import ExpiryStore, OrderStore, SettleStore
 from core.sale.orders.stream import parse_id
 
@@ -112,8 +113,8 @@ class Bench:
             "free": {"HOT": int(hot[b"free"]), "COLD": int(cold[b"free"])},
             "bought": bought,
             "live": _records(live),
-            "done": (_records(done), _records(done_before)),
-            "events": tuple({name.decode(): one for name, one in half.items()} for half in (events, events_before)),
+            "done": tuple({name: open_finished(one) for name, one in half.items()} for half in (done, done_before)),
+            "events": (events, events_before),
             "due": {name: int(score) for name, score in due},
             "imports": {name: int(units) for name, units in imports.items()},
             "entries": [[open_record(record) for record in fields[1::2]] for _, fields in stream],

@@ -6,6 +6,7 @@ once. Where the two differ, one of them is wrong. It does no I/O and asks no clo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,11 @@ Ask = tuple[str, str, str, int]  # sku, fingerprint, buyer, quantity
 Kind = tuple[str, str, int]  # sku, fingerprint, quantity
 Say = tuple[str, str, str, int, str, int]  # gateway, event, status, amount, currency, paid at ms
 Generations = tuple[dict[Any, Any], dict[Any, Any]]  # the present one, the one before
+
+
+def event_name(gateway: str, event: str) -> bytes:
+    """Return the digest by which a shard remembers an event."""
+    return hashlib.sha1(f"{gateway}\0{event}".encode(), usedforsecurity=False).digest()[:9]
 
 
 @dataclass
@@ -44,12 +50,17 @@ class Order:
     amount: int
     currency: str
     pay_by: int
-    placed: int
     started: int = 0
+    placed: int = 0  # Valkey does not keep it; the journal and PostgreSQL do
 
     def record(self) -> list[Any]:
-        """Return it as Valkey holds it."""
-        return list(self.__dict__.values())
+        """Return it as Valkey holds it while it is live."""
+        return list(self.__dict__.values())[:9]
+
+    def remembered(self) -> list[Any]:
+        """Return what is kept of it when it is finished: of a delivered one not what was ordered."""
+        state, print_, *ordered, amount, currency, pay_by, started = self.record()
+        return [state, print_, *([None] * 3 if state == "delivered" else ordered), amount, currency, pay_by, started]
 
 
 @dataclass
@@ -115,12 +126,12 @@ class Model:
         self, order_id: bytes, report: Say, known: Order | None, now: int, say: Callable[[bytes, Fact], None]
     ) -> tuple[str, str]:
         gateway, event, status, amount, currency, paid_at = report
-        order, name = self.find(order_id) or known, f"{gateway}\0{event}"
+        order, name = self.find(order_id) or known, event_name(gateway, event)
         if order is None:
             return "unknown_order", ""
         seen = self.events[0].get(name) or self.events[1].get(name)
         if seen:
-            return ("repeated", order.state) if seen == order_id else ("event_reused", "")
+            return ("repeated", order.state) if seen == order_id[:9] else ("event_reused", "")
         if (currency, amount) != (order.currency, order.amount):
             return ("currency_mismatch" if currency != order.currency else "amount_mismatch"), ""
         if status != "paid":
@@ -128,7 +139,7 @@ class Model:
                 order.started = now if status == "started" else 0
                 self.due[order_id] = order.pay_by
             return "noted", order.state
-        self.events[0][name] = order_id
+        self.events[0][name] = order_id[:9]
         outcome, refusal = self._charge(order_id, order)
         applied = {"paid": "first"}.get(outcome, outcome)
         say(order_id, Paid(gateway, event, amount, currency, paid_at, now, applied, refusal))
@@ -247,7 +258,7 @@ class Model:
             "free": {sku: rule.free for sku, rule in self.rules.items()},
             "bought": {sku: dict(held) for sku, held in self.bought.items() if held},
             "live": {order_id: order.record() for order_id, order in self.live.items()},
-            "done": tuple({order_id: order.record() for order_id, order in half.items()} for half in self.done),
+            "done": tuple({order_id: order.remembered() for order_id, order in half.items()} for half in self.done),
             "events": tuple(dict(half) for half in self.events),
             "due": dict(self.due),
             "imports": dict(self.imports),

@@ -174,7 +174,7 @@ class Shop:
 
     def find_for(self, _order_id: bytes, sink: Sink) -> None:
         self.finds += 1
-        record = OrderRecord("hot", "ann", 1, 1999, "CNY", self.recorded, 0, 0)
+        record = OrderRecord("hot", "ann", 1, 1999, "CNY", self.recorded, 0)
         asyncio.get_running_loop().call_soon(lambda: sink.done() or sink.set_result(record))
 
     def move(self, state: str) -> None:

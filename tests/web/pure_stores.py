@@ -185,4 +185,4 @@ def _recorded(order_id: bytes) -> OrderRecord | VaultLocked | None:
         return state
     assert isinstance(state, str)
     keys = (Secret("KEY-1"), Secret("KEY-é")) if state == "delivered" else ()
-    return OrderRecord("plain", "ann", 1, PRICE, "CNY", state, CLOCK_MS, PAY_BY_MS, keys)
+    return OrderRecord("plain", "ann", 1, PRICE, "CNY", state, PAY_BY_MS, keys)

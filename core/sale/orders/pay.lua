@@ -13,10 +13,20 @@ local reports = unpack_value(ARGV[2])
 local ids = split_ids(ARGV[3])
 local answers = {}
 
+-- An event by 9 bytes of its digest, its order by 9 bytes of its id: 72 bits tell all events of two days apart, and an
+-- entry takes 40 bytes whatever names a gateway gives; with name and id in full it took 70 to 200.
+local function event_name(gateway, event)
+  local hex = redis.sha1hex(gateway .. '\0' .. event)
+  return struct.pack('>I4I4B', tonumber(string.sub(hex, 1, 8), 16), tonumber(string.sub(hex, 9, 16), 16),
+    tonumber(string.sub(hex, 17, 18), 16))
+end
+
+local function order_name(id) return string.sub(id, 1, 9) end
+
 fetch(ids)
 local events, events_before = root .. ':events:' .. gen, root .. ':events:' .. (gen - 1)
 local names = {}
-for i, say in ipairs(reports) do names[i] = say[1] .. '\0' .. say[2] end
+for i, say in ipairs(reports) do names[i] = event_name(say[1], say[2]) end
 local seen, seen_now = {}, {}
 if #names > 0 then
   local new, old = call('HMGET', events, unpack(names)), call('HMGET', events_before, unpack(names))
@@ -49,7 +59,7 @@ local function pay_late(id, order, say)
 end
 
 local function charged(id, order, say, name)
-  seen[name], seen_now[name] = id, id
+  seen[name], seen_now[name] = order_name(id), order_name(id)
   if order[STATE] == 'reserved' then
     order[STATE], order[STARTED] = 'paid', 0
     changed[id] = true
@@ -69,7 +79,7 @@ local function decide(id, say, name)
   end
   if not order then return { 'unknown_order' } end
   if seen[name] then
-    if seen[name] ~= id then return { 'event_reused' } end
+    if seen[name] ~= order_name(id) then return { 'event_reused' } end
     return { 'repeated', order[STATE] }
   end
   if say[5] ~= order[CURRENCY] then return { 'currency_mismatch' } end
@@ -91,9 +101,9 @@ end
 commit()
 if #paid > 0 then call('ZREM', due, unpack(paid)) end
 local fresh = {}
-for name, id in pairs(seen_now) do
+for name, order in pairs(seen_now) do
   insert(fresh, name)
-  insert(fresh, id)
+  insert(fresh, order)
 end
 if #fresh > 0 then call('HSET', events, unpack(fresh)) end
 return pack(answers)

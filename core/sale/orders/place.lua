@@ -46,9 +46,9 @@ for k, kind in ipairs(kinds) do
   if not t.closed then
     local amount, pay_by = r.price * quantity, now + r.hold_ms
     t.pay_by = pay_by
-    t.record = { 'reserved', print, sku, '', quantity, amount, r.currency, pay_by, now, 0 }
-    -- The same record and its fact, as msgpack arrays of 10 and 8 values around the buyer.
-    t.record_head, t.record_tail = '\154' .. pack('reserved', print, sku), pack(quantity, amount, r.currency, pay_by, now, 0)
+    t.record = { 'reserved', print, sku, '', quantity, amount, r.currency, pay_by, 0 }
+    -- The same record and its fact, as msgpack arrays of 9 and 8 values around the buyer.
+    t.record_head, t.record_tail = '\153' .. pack('reserved', print, sku), pack(quantity, amount, r.currency, pay_by, 0)
     t.fact_head, t.fact_tail = '\152' .. pack('placed', sku), pack(quantity, amount, r.currency, now, pay_by)
     t.answer = { 'accepted', 'reserved', amount, r.currency, pay_by }
   end

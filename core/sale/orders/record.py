@@ -25,7 +25,6 @@ class OrderRecord(msgspec.Struct, frozen=True):
     amount: int
     currency: str
     state: str
-    placed_ms: int
     pay_by_ms: int
     keys: tuple[Secret, ...] = ()
 
@@ -66,7 +65,7 @@ class Records:
             return None
         print_ = fingerprint(found.sku, found.quantity)
         place = [found.state, print_, found.sku, found.buyer, found.quantity, found.amount, found.currency]
-        return [*place, found.pay_by_ms, found.placed_ms, 0]
+        return [*place, found.pay_by_ms, 0]
 
     async def _read(self, ids: list[bytes]) -> Sequence[OrderRecord | VaultLocked | None]:
         uuids = [UUID(bytes=order_id) for order_id in ids]

@@ -7,9 +7,10 @@
 --   :ids:<gen>:<sku>  string  the ids of all orders accepted in this generation, joined
 --   :bought:<sku> hash   buyer -> units held or bought
 --   :live        hash    order id (16 bytes) -> record of an order not finished
---   :done:<gen>  hash    the same for finished ones: the idempotency record, kept 24 to 48 h (two generations)
+--   :done:<gen>  hash    order id -> idempotency record of a finished one (see close_finished), kept 24 to 48 h (two
+--                        generations)
 --   :due         zset    order id by the instant its reservation ends
---   :events:<gen> hash   gateway event -> order id, kept as long
+--   :events:<gen> hash   gateway event -> order, each by 9 bytes (see pay.lua), kept as long
 --   :facts       stream  the journal
 --
 -- ARGV[1]  the epoch the caller believes in; a script called under another one, or while selling is closed, changes
@@ -26,7 +27,7 @@ local call, pack, unpack_value = redis.call, cmsgpack.pack, cmsgpack.unpack
 local insert = table.insert
 
 -- a record's places
-local STATE, PRINT, SKU, BUYER, QUANTITY, AMOUNT, CURRENCY, PAY_BY, PLACED, STARTED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local STATE, PRINT, SKU, BUYER, QUANTITY, AMOUNT, CURRENCY, PAY_BY, STARTED = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 local clock = call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -51,13 +52,38 @@ local function split_ids(joined)
   return ids
 end
 
-local function fetch_from(key, ids, where)
+-- The states in the order of order.py: finished records number them from 1.
+local STATES = { 'reserved', 'paid', 'delivered', 'expired', 'cancelled', 'held', 'in_review', 'frozen', 'refund_due',
+  'refunded' }
+local NUMBERS = {}
+for number, state in ipairs(STATES) do NUMBERS[state] = number end
+
+-- Finished orders outnumber all others, so their record is small: what answers a retry and a second charge, 17 bytes and
+-- the money. What a late charge, a cancellation or a look needs besides is kept unless the order is delivered: then
+-- nobody asks Valkey for it any more (see track.lua). finished.py reads and writes the same in Python.
+local HEAD = '>BI4I4I8'  -- state, fingerprint in two halves, pay_by
+
+local function close_finished(order)
+  local print = order[PRINT]
+  local head = struct.pack(HEAD, NUMBERS[order[STATE]], tonumber(string.sub(print, 1, 8), 16),
+    tonumber(string.sub(print, 9), 16), order[PAY_BY])
+  if order[STATE] == 'delivered' then return head .. pack(order[AMOUNT], order[CURRENCY]) end
+  return head .. pack(order[AMOUNT], order[CURRENCY], order[SKU], order[BUYER], order[QUANTITY])
+end
+
+local function open_finished(value)
+  local number, high, low, pay_by, at = struct.unpack(HEAD, value)
+  local amount, currency, sku, buyer, quantity = unpack_value(string.sub(value, at))
+  return { STATES[number], string.format('%08x%08x', high, low), sku, buyer, quantity, amount, currency, pay_by, 0 }
+end
+
+local function fetch_from(key, ids, where, open)
   if #ids == 0 then return ids end
   local missing = {}
   local values, found = call('HMGET', key, unpack(ids)), 0
   for i, value in ipairs(values) do
     if value then
-      orders[ids[i]], found_in[ids[i]] = unpack_value(value), where
+      orders[ids[i]], found_in[ids[i]] = open(value), where
       found = found + 1
     end
   end
@@ -71,7 +97,9 @@ end
 
 -- Reads the records of these orders into `orders`: one call for the live, two more for those that are not.
 local function fetch(ids)
-  fetch_from(done_before, fetch_from(done, fetch_from(live, ids, 'live'), 'done'), 'done')
+  ids = fetch_from(live, ids, 'live', unpack_value)
+  ids = fetch_from(done, ids, 'done', open_finished)
+  fetch_from(done_before, ids, 'done', open_finished)
 end
 
 -- The sale rule of a SKU with its free units, or false.
@@ -173,6 +201,21 @@ end
 
 -- Writes everything decided, in a number of calls that does not grow with the batch (only with its SKUs).
 local function commit()
+  local set, dues, over, gone = {}, {}, {}, {}
+  for id in pairs(changed) do
+    local order = orders[id]
+    insert(set, id)
+    insert(set, pack(order))
+    if order[STATE] == 'reserved' then
+      insert(dues, order[PAY_BY])
+      insert(dues, id)
+    end
+  end
+  for id in pairs(finished) do
+    insert(over, id)
+    insert(over, close_finished(orders[id]))
+    insert(gone, id)
+  end
   for sku in pairs(touched) do
     local r = rules[sku]
     if r.rests_ms > now then
@@ -183,24 +226,8 @@ local function commit()
   end
   write_counts()
   name_again()
-  local set, dues = {}, {}
-  for id in pairs(changed) do
-    local order = orders[id]
-    insert(set, id)
-    insert(set, pack(order))
-    if order[STATE] == 'reserved' then
-      insert(dues, order[PAY_BY])
-      insert(dues, id)
-    end
-  end
   if #set > 0 then call('HSET', live, unpack(set)) end
   if #dues > 0 then call('ZADD', due, unpack(dues)) end
-  local over, gone = {}, {}
-  for id in pairs(finished) do
-    insert(over, id)
-    insert(over, pack(orders[id]))
-    insert(gone, id)
-  end
   if #gone > 0 then
     call('HSET', done, unpack(over))
     call('HDEL', live, unpack(gone))

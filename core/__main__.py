@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
 
@@ -40,20 +40,17 @@ def usage() -> str:
     return "usage: flashproof VERB [options]      (flashproof VERB --help tells more)\n\n" + "\n".join(lines) + "\n"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb and return the exit code: its own, 64 for bad usage, 1 for a fault."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(usage())
-        return 0 if arguments else EXIT_USAGE
-    if arguments[0] in ("-V", "--version"):
-        from core import __version__
+def choose(program: str, verbs: Mapping[str, Verb], overview: str, arguments: Sequence[str]) -> int:
+    """Run the verb that stands first and return the exit code: its own, 64 for bad usage, 1 for a fault.
 
-        sys.stdout.write(f"flashproof {__version__}\n")
-        return 0
-    verb = VERBS.get(arguments[0]) or _HIDDEN.get(arguments[0])
+    ``overview`` is said when it is asked for, or when there is no such verb.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview)
+        return 0 if arguments else EXIT_USAGE
+    verb = verbs.get(arguments[0])
     if verb is None:
-        sys.stderr.write(f"flashproof: there is no verb {arguments[0]!r}\n\n{usage()}")
+        sys.stderr.write(f"{program}: there is no verb {arguments[0]!r}\n\n{overview}")
         return EXIT_USAGE
     module, _, function = verb.target.partition(":")
     try:
@@ -61,11 +58,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except FlashproofError as error:
-        sys.stderr.write(f"flashproof {arguments[0]}: {error}\n")
+        sys.stderr.write(f"{program} {arguments[0]}: {error}\n")
         return EXIT_USAGE if isinstance(error, BadInput | BadSetting) else 1
     except SystemExit as stop:  # argparse leaves with 2 on bad usage; here 2 means an invariant is broken
         return EXIT_USAGE if stop.code == 2 else int(stop.code or 0)
     return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: its own, 64 for bad usage, 1 for a fault."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in (["-V"], ["--version"]):
+        from core import __version__
+
+        sys.stdout.write(f"flashproof {__version__}\n")
+        return 0
+    return choose("flashproof", {**VERBS, **_HIDDEN}, usage(), arguments)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,10 @@ class Deployment:
         """Return the process id of a part (of serve: the parent of its workers) while it runs."""
         return self._part(what).part.pid
 
+    def log_file(self, what: str) -> Path:
+        """Return where a part's output goes while it runs."""
+        return self._part(what).part.log_file
+
     def cpu_seconds(self) -> dict[str, float]:
         """Return user and system seconds so far, by role: server, work, and our own valkey and postgres.
 

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from benchmarks import bars
+from benchmarks.bars import Ratio
 from benchmarks.ceiling.driver import Done
 from loadtests.machine import Machine, describe_machine, git_commit
 
@@ -50,18 +52,6 @@ class Row(msgspec.Struct, frozen=True):
     driver_share: float
 
 
-class Ratio(msgspec.Struct, frozen=True):
-    """A ratio inside each round, or a sum, against its bar."""
-
-    name: str
-    value: float  # median over the rounds
-    least: float
-    greatest: float
-    bar: float
-    at_most: bool
-    met: bool
-
-
 class Ceiling(msgspec.Struct, frozen=True):
     """A whole run, as ``ceiling.json``."""
 
@@ -101,12 +91,7 @@ def ceiling_of(rounds: list[list[Window]], window_s: float) -> Ceiling:
     """Return the rows and ratios of all rounds."""
     cells: list[Cells] = [{(one.name, one.connections): one for one in windows} for windows in rounds]
     rows = [_row([of[key] for of in cells]) for key in sorted(cells[0], key=_place_in_table)]
-    ratios = []
-    for name, make, bar, at_most in BARS:
-        values = [make(of) for of in cells]
-        value = median(values)
-        met = value <= bar if at_most else value >= bar
-        ratios.append(Ratio(name, value, min(values), max(values), bar, at_most, met))
+    ratios = [bars.ratio(name, [make(of) for of in cells], bar, at_most=at_most) for name, make, bar, at_most in BARS]
     return Ceiling(
         schema=1,
         started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -141,7 +126,7 @@ def _row(windows: list[Window]) -> Row:
         windows[0].name,
         windows[0].connections,
         median(rates),
-        (max(rates) - min(rates)) / median(rates),
+        bars.spread(rates),
         median(window.server_cpu_us for window in windows),
         median(window.valkey_cpu_us for window in windows),
         median(window.driver_share for window in windows),
@@ -163,9 +148,4 @@ def table(result: Ceiling) -> str:
             f"  {row.name:<15} {at:>6} {row.per_s:>8,.0f}   {row.per_s_spread:>4.0%}   {server}  {valkey}   "
             f"{row.driver_share:>10.0%}"
         )
-    lines += ["", "  ratio, median (least to greatest) of the rounds               bar"]
-    for ratio in result.ratios:
-        sign, word = ("≤" if ratio.at_most else "≥"), ("met" if ratio.met else "MISSED")
-        said = f"{ratio.value:.2f} ({ratio.least:.2f} to {ratio.greatest:.2f})"
-        lines.append(f"  {ratio.name:<36} {said:<22} {sign} {ratio.bar:<5g} {word}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *bars.lines(result.ratios)])

@@ -9,11 +9,8 @@ is another row's business): what is told is the path to *accepted*, fsync includ
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,12 +20,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import psutil  # type: ignore[import-untyped]
 
-from benchmarks.ceiling import references, stage
-from benchmarks.ceiling.asks import HOST, Spec
-from benchmarks.ceiling.driver import Done
+from benchmarks import pinned
+from benchmarks.ceiling import references
+from benchmarks.ceiling.asks import HOST
 from benchmarks.ceiling.result import Window, ceiling_of, table
+from benchmarks.pinned import ORDERS_MOST, Progress
+from benchmarks.rows import ROUNDS_MOST, run_folder
 from core.errors import BadInput, Fault
 from loadtests.deployment import Deployment, free_ports
 from loadtests.machine import point_latest
@@ -42,10 +40,8 @@ _KINDS: Final = {
     "callback": ("callback", 200),
     "status": ("status", 200),
 }
-_ORDERS_MOST: Final = 400_000  # in one window
 _SCRIPT_ORDERS: Final = 60_000
 _STARTS_S: Final = 10.0
-_ROUNDS_MOST: Final = 20
 
 
 class Bench:
@@ -64,14 +60,25 @@ class Bench:
         if name == "valkey_script":
             return self._script(seconds)
         kind, expect = _KINDS.get(name, ("order", 200))
-        first, most, orders = self._next, _ORDERS_MOST, 0
+        first, most, orders = self._next, ORDERS_MOST, 0
         if name in ("callback", "status"):
             # An order is paid once, and asked about as often as one likes.
             first, end = self._payable.pop() if name == "callback" else self._placed
             orders = end - first
-            most = orders if name == "callback" else _ORDERS_MOST
-        spec = self._spec(name, kind, first, connections, seconds, most, expect, orders)
-        done = self._run(["-m", "benchmarks.ceiling.driver", msgspec.json.encode(spec).decode()], name)
+            most = orders if name == "callback" else ORDERS_MOST
+        spec = pinned.spec(
+            self._shop.settings,
+            kind,
+            first,
+            connections=connections,
+            seconds=seconds,
+            expect=expect,
+            watch=self._watch,
+            port=self._ports.get(name),
+            most=most,
+            orders=orders,
+        )
+        done = pinned.drive("benchmarks.ceiling.driver", spec, self._cores[1])
         if name not in ("callback", "status"):
             self._next = done.next
         if name == "place_accepted":
@@ -80,44 +87,20 @@ class Bench:
         return Window.of(name, connections, done, "core" if name in CORE else name)
 
     def _script(self, seconds: float) -> Window:
-        spec = self._spec("valkey_script", "order", self._next, 0, seconds, _SCRIPT_ORDERS, 0, 0)
-        url = self._shop.settings.valkey_url
-        done = self._run(["-m", "benchmarks.ceiling.script", msgspec.json.encode(spec).decode(), url], "valkey_script")
+        settings = self._shop.settings
+        spec = pinned.spec(
+            settings,
+            "order",
+            self._next,
+            connections=0,
+            seconds=seconds,
+            expect=0,
+            watch=self._watch,
+            most=_SCRIPT_ORDERS,
+        )
+        done = pinned.drive("benchmarks.ceiling.script", spec, self._cores[1], settings.valkey_url)
         self._next = done.next
         return Window.of("valkey_script", None, done, "")
-
-    def _spec(
-        self, name: str, kind: str, first: int, connections: int, seconds: float, most: int, expect: int, orders: int
-    ) -> Spec:
-        settings = self._shop.settings
-        return Spec(
-            port=self._ports.get(name, settings.port),
-            kind=kind,
-            first=first,
-            connections=connections,
-            seconds=seconds,
-            most=most,
-            orders=orders,
-            expect=expect,
-            secret=base64.b64encode(settings.secret).decode(),
-            sandbox_secret=base64.b64encode(settings.sandbox_secret).decode(),
-            watch=self._watch,
-        )
-
-    def _run(self, arguments: list[str], name: str) -> Done:
-        ran = subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            timeout=120,
-            check=False,
-            preexec_fn=lambda: os.sched_setaffinity(0, {self._cores[1]}),
-        )
-        if ran.returncode != 0:
-            raise Fault(f"the row {name} could not be measured: {ran.stderr.decode(errors='replace')[-600:]}")
-        done = msgspec.json.decode(ran.stdout, type=Done)
-        if done.wrong:
-            raise Fault(f"the row {name} got answers it must not get: {done.wrong}")
-        return done
 
 
 @contextlib.contextmanager
@@ -126,21 +109,15 @@ def _servers(folder: Path, cores: tuple[int, int], say: Progress) -> Iterator[Be
     ports = dict(zip(REFERENCES, free_ports(len(REFERENCES)), strict=True))
     with contextlib.ExitStack() as stack:
         say("starting the shop")
-        shop = stack.enter_context(Deployment(folder))
-        shop.wait_ready()
-        stage.set_stage(shop.settings)
-        watch: dict[str, list[int]] = {}
+        shop, watch = stack.enter_context(pinned.shop(folder, cores))
         for name in REFERENCES:
             say(f"starting {name}")
             room = folder / name
             room.mkdir()
             process = stack.enter_context(_server(references.command(name, room, ports[name]), room / "log"))
             _wait_for(ports[name], name)
-            watch[name] = _pin(process.pid, cores[0])
-        watch["core"] = _pin(shop.pid("serve"), cores[0])
-        watch["valkey"] = _pin(shop.pid("valkey"), cores[1])
-        _pin(shop.pid("postgres"), cores[1])
-        stack.enter_context(_held(shop.pid("work")))
+            watch[name] = pinned.pin(process.pid, cores[0])
+        stack.enter_context(pinned.held(shop.pid("work")))
         yield Bench(shop, ports, watch, cores)
 
 
@@ -159,19 +136,6 @@ def _server(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
                 process.wait()
 
 
-@contextlib.contextmanager
-def _held(pid: int | None) -> Iterator[None]:
-    """Hold a process still."""
-    if pid is None:
-        raise Fault("the projector is not running")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
 def _wait_for(port: int, name: str) -> None:
     import socket
 
@@ -185,30 +149,6 @@ def _wait_for(port: int, name: str) -> None:
             time.sleep(0.05)
         else:
             return
-
-
-def _pin(pid: int | None, core: int) -> list[int]:
-    """Give a process and all below it one core; return their ids."""
-    if pid is None:
-        raise Fault("a part of the shop is not running")
-    pids = [pid, *[child.pid for child in psutil.Process(pid).children(recursive=True)]]
-    for one in pids:
-        for task in Path(f"/proc/{one}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(task.name), {core})
-    return pids
-
-
-class Progress:
-    """A line whenever something begins."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def __call__(self, what: str) -> None:
-        """Say what begins now."""
-        sys.stderr.write(f"[{time.monotonic() - self._began:5.1f} s] {what}\n")
-        sys.stderr.flush()
 
 
 def measure(bench: Bench, rounds: int, seconds: float, say: Progress, seed: int) -> list[list[Window]]:
@@ -243,20 +183,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=1.5, metavar="S", help="seconds of one window (default 1.5)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the order of the rows (default 1)")
     options = parser.parse_args(argv)
-    if not 1 <= options.rounds <= _ROUNDS_MOST or not 0.2 <= options.seconds <= 30:
-        raise BadInput(f"--rounds must be from 1 to {_ROUNDS_MOST} and --seconds from 0.2 to 30")
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise BadInput("two cores are needed: one for the server, one for Valkey and the driver")
-    out = Path("out/ceiling") / time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    try:
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise BadInput(f"cannot write to {out}: {error.strerror}") from error
-    say = Progress()
+    if not 1 <= options.rounds <= ROUNDS_MOST or not 0.2 <= options.seconds <= 30:
+        raise BadInput(f"--rounds must be from 1 to {ROUNDS_MOST} and --seconds from 0.2 to 30")
+    cores = pinned.two_cores()
+    out = run_folder("ceiling")
     with (
+        Progress() as say,
         tempfile.TemporaryDirectory(prefix="flashproof-ceiling-") as folder,
-        _servers(Path(folder), (cores[0], cores[1]), say) as bench,
+        _servers(Path(folder), cores, say) as bench,
     ):
         rounds = measure(bench, options.rounds, options.seconds, say, options.seed)
     result = ceiling_of(rounds, options.seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import socket
 import sys
 import time
 from typing import Any, Final
@@ -14,6 +13,7 @@ import msgspec
 
 from benchmarks.ceiling.asks import HOT, Spec, buyer, key
 from benchmarks.ceiling.driver import Done, cpu_ns
+from benchmarks.ceiling.wire import Wire
 from core.backends.valkey import ROOT
 from core.ids import Names, fingerprint
 from core.sale.orders.answers import PLACE_ANSWERS
@@ -31,7 +31,7 @@ def drive(spec: Spec, url: str) -> Done:
         OSError, ValueError: it did not accept every order.
     """
     names = Names(base64.b64decode(spec.secret))
-    wire = _Wire(url)
+    wire = Wire(url)
     epoch = wire.ask("HGET", f"{ROOT}:meta", "epoch")
     wire.ask("SCRIPT", "LOAD", PLACE.source)
     # The calls are made before the window: it is Valkey that is measured, and 60,000 a second is what this can make.
@@ -40,39 +40,18 @@ def drive(spec: Spec, url: str) -> Done:
     own, began = time.process_time(), time.monotonic()
     decided, coming = 0, iter(calls)
     for call in itertools.islice(coming, DEPTH):
-        wire.sock.sendall(call)
+        wire.send(call)
     for call in coming:
         decided += _accepted(wire.read())
         if time.monotonic() - began > spec.seconds:
             break
-        wire.sock.sendall(call)
+        wire.send(call)
     seconds = time.monotonic() - began
     share = (time.process_time() - own) / seconds
     after = {name: cpu_ns(pids) for name, pids in spec.watch.items()}
-    wire.sock.close()
+    wire.close()
     cpu_us = {name: (after[name] - before[name]) / 1000 for name in spec.watch}
     return Done(decided, seconds, {}, cpu_us, share, spec.first + spec.most)
-
-
-class _Wire:
-    """A blocking connection on which calls may be pipelined."""
-
-    def __init__(self, url: str) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(10.0)
-        self.sock.connect(url.removeprefix("unix://").partition("?")[0])
-        self._reader = hiredis.Reader(replyError=ValueError, notEnoughData=...)
-
-    def read(self) -> Any:
-        while (reply := self._reader.gets()) is ...:
-            self._reader.feed(self.sock.recv(65_536))
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    def ask(self, *command: Any) -> Any:
-        self.sock.sendall(hiredis.pack_command(command))
-        return self.read()
 
 
 def _call(names: Names, epoch: bytes, first: int) -> bytes:

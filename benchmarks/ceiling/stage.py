@@ -1,8 +1,9 @@
-"""The stage of the ceiling: one SKU that never runs out and one that has nothing; reservations outlast the run."""
+"""The stage of the benchmarks: one SKU that never runs out and one that has nothing; reservations outlast the run."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.ceiling.asks import CURRENCY, HOT, OUT, PRICE
@@ -17,20 +18,28 @@ _HOLD_MS: Final = 3_600_000
 
 
 def set_stage(settings: Settings) -> None:
-    """Add both products. The units have no card keys: nothing is delivered while the projector is held."""
-    asyncio.run(_set_stage(settings))
+    """Add both products. The units have no card keys: nothing is delivered."""
+    asyncio.run(_add(settings, [HOT], [OUT]))
 
 
-async def _set_stage(settings: Settings) -> None:
+def add(settings: Settings, skus: Sequence[str]) -> None:
+    """Add more products that never run out."""
+    asyncio.run(_add(settings, skus, []))
+
+
+async def _add(settings: Settings, endless: Sequence[str], empty: Sequence[str]) -> None:
     products = [
         Product(sku=sku, title=sku, price=PRICE, currency=CURRENCY, buyer_limit=2, hold_ms=_HOLD_MS)
-        for sku in (HOT, OUT)
+        for sku in (*endless, *empty)
     ]
-    connection = await postgres.connect(settings.postgres_dsn, timeout_s=30)
+    connection = await postgres.connect(settings.postgres_dsn, timeout_s=60)
     store = valkey.client(settings.valkey_url)
     try:
         await put_products(connection, store, products)
-        await store.hset(f"{ROOT}:sku:{HOT}", "free", str(PLENTY))
+        pipe = store.pipeline(transaction=False)
+        for sku in endless:
+            pipe.hset(f"{ROOT}:sku:{sku}", "free", str(PLENTY))
+        await pipe.execute()
     finally:
         connection.terminate()
         await store.aclose()

@@ -82,12 +82,13 @@ class PureMemory:
 class PureOrders:
     """Stands where ``OrderStore`` stands."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, now_s: Callable[[], float]) -> None:
+        """``now_s``: the loop's time, or a slow machine would let orders grow too old to be sent."""
         self._calls, self.memory = calls, PureMemory()
-        self.places: Batches[PlaceItem, PlaceAnswer] = Batches(self._place)
-        self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay)
-        self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel)
-        self.tracks: Batches[bytes, TrackAnswer | bool] = Batches(self._track)
+        self.places: Batches[PlaceItem, PlaceAnswer] = Batches(self._place, now_s=now_s)
+        self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, now_s=now_s)
+        self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, now_s=now_s)
+        self.tracks: Batches[bytes, TrackAnswer | bool] = Batches(self._track, now_s=now_s)
 
     async def _place(self, items: list[PlaceItem]) -> Sequence[PlaceAnswer]:
         return await self._calls.answer(items, _sku, _placed, ())
@@ -105,8 +106,8 @@ class PureOrders:
 class PureRecords(Records):
     """Stands where PostgreSQL's record of orders stands."""
 
-    def __init__(self) -> None:
-        self._lane = Batches(self._read)
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._lane = Batches(self._read, now_s=now_s)
 
     async def _read(self, ids: list[bytes]) -> Sequence[OrderRecord | VaultLocked | None]:
         for order_id in ids:

@@ -10,11 +10,25 @@ from any_request import ODD_HEADERS, conversations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pure_stores import FATES, FAULTS, PAID, PLACED
-from spoken import HOST, HOT, callback, cancel, place, product, raw, request, status
+from spoken import (
+    HOST,
+    HOT,
+    callback,
+    cancel,
+    order_body,
+    payment_body,
+    place,
+    product,
+    raw,
+    request,
+    signature,
+    status,
+)  # fmt: skip
 from two_lanes import Answer, Piece, Server, Two, codes, read_answers
 
 from core.sale.orders import waiters
 from core.sale.payments.port import Report
+from core.settings import BODY_MOST
 from core.web import problems
 
 FRESH = ("plain",)
@@ -219,6 +233,21 @@ def test_a_crowd_in_one_turn_gets_each_its_own_answer(two: Two) -> None:
     assert len({answers[0].body for answers in heard[:40]}) == 40
 
 
+@pytest.mark.parametrize("kind", ["place", "callback"])
+def test_the_longest_body_is_taken_and_a_longer_one_is_not(two: Two, kind: str) -> None:
+    """Stops: a limit that one lane draws a byte further than the other."""
+    for more in (-1, 0, 1, 2):
+        if kind == "place":
+            body = order_body().ljust(BODY_MOST + more)
+            said = request("POST /v1/orders HTTP/1.1", [HOST, ("Idempotency-Key", "long")], body)
+        else:
+            body = payment_body().ljust(BODY_MOST + more)
+            said = request("POST /v1/payments/sandbox/callback HTTP/1.1", [HOST, signature(body)], body)
+        for _ in range(2):  # the second is of a known shape
+            heard = two.agree(said, place())
+            assert (codes(heard.answers)[0] == 413) == (more > 0)
+
+
 # --- however it arrives -------------------------------------------------------------------------------------
 
 
@@ -252,6 +281,19 @@ def test_what_comes_while_an_answer_is_under_way_waits_its_turn(two: Two, first:
             pieces = [Piece(HOT[first], 0.01), *[Piece(piece, 0.01) for piece in rest]]
             heard = two.agree(*pieces, slow_s=SLOW_S, fresh=FRESH)
             assert len(heard.answers) == 1 + b"".join(rest).count(second)
+
+
+@pytest.mark.parametrize("first", [*HOT, "cancel"])
+def test_a_request_in_the_rest_of_a_head_is_none(two: Two, first: str) -> None:
+    """Stops: the rest of a head that began while another request was under way, read as a request of its own."""
+    said, begun = HOT.get(first, cancel()), b"POST /v1/orders HTTP/1.1\r\nHost: shop\r\nX-Rest: "
+    for gap in (0.01, 0.5):
+        for rest in (
+            place(key="hidden"),
+            b"\r\nHost: shop\r\n" + place(key="hidden"),
+            b"\r\n\r\n" + place(key="hidden"),
+        ):
+            two.agree(Piece(said, 0.01), Piece(begun, gap), Piece(rest, 0.5), place(), slow_s=SLOW_S, fresh=FRESH)
 
 
 def test_a_second_request_that_arrives_half_under_way_and_half_later_is_whole(two: Two) -> None:

@@ -114,6 +114,46 @@ def test_a_request_behind_the_last_answer_is_never_begun(two: Two) -> None:
     assert "behind" not in str(done)
 
 
+@pytest.mark.parametrize("kind", HOT)
+def test_what_arrives_on_a_connection_that_is_being_closed_is_not_begun(two: Two, kind: str) -> None:
+    """Stops: an order made on a connection that a worker is just about to cut, whose answer nobody gets."""
+
+    async def story(server: Server) -> tuple[object, ...]:
+        await server.browsing.product("plain")
+        line = server.connect()
+        await two.loop.rest()
+        line.protocol.close()  # type: ignore[attr-defined]  # as aiohttp's runner does before it leaves
+        line.feed(HOT[kind])
+        await two.loop.sleep(1.0)
+        line.lose()
+        return answers(line), tuple(server.calls.done)
+
+    assert two.both(story) == ((), ())
+
+
+@pytest.mark.parametrize("kind", ["place", "status", "product"])
+def test_a_client_that_does_not_read_gets_no_more_than_one_answer_ahead(two: Two, kind: str) -> None:
+    """Stops: answers piled up in a worker's memory for a client that takes none."""
+
+    async def story(server: Server) -> tuple[int, int]:
+        await server.browsing.product("plain")
+        line = server.connect()
+        await two.loop.rest()
+        line.protocol.pause_writing()
+        for _ in range(5):
+            line.feed(HOT[kind])
+            await two.loop.rest()
+        ahead = len(answers(line))
+        line.protocol.resume_writing()
+        await two.loop.rest()
+        line.lose()
+        return ahead, len(answers(line))
+
+    ahead, all_in_all = two.both(story)
+    assert ahead <= 1
+    assert all_in_all == 5
+
+
 # --- an idle connection -------------------------------------------------------------------------------------
 
 

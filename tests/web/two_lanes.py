@@ -202,9 +202,9 @@ class Server:
     def __init__(self, loop: Loop, with_lane: bool, more_gateways: Sequence[Gateway] = ()) -> None:
         clock: Clock = Fixed(loop)
         self.calls = Calls()
-        self.orders, self.catalog = PureOrders(self.calls), PureCatalog()
+        self.orders, self.catalog = PureOrders(self.calls, loop.time), PureCatalog()
         store: Any = self.orders
-        records = PureRecords()
+        records = PureRecords(loop.time)
         paying = Paying(store, records)
         self.tracking = Tracking(NAMES, store, records, clock)
         gateways: dict[str, Gateway] = {one.name: one for one in (Sandbox(SECRET), *more_gateways)}

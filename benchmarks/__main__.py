@@ -13,6 +13,11 @@ VERBS: Final[dict[str, Verb]] = {
     "durability": Verb("benchmarks.durability:main", "orders with an fsync before each answer beside one a second"),
     "crowded": Verb("benchmarks.crowded:main", "orders with a million there beside none; Valkey's bytes an order"),
     "commands": Verb("benchmarks.commands:main", "Valkey calls and PostgreSQL round trips an order"),
+    "projector": Verb(
+        "benchmarks.record.projector:main", "how closely PostgreSQL follows a sale; how fast a backlog goes"
+    ),
+    "delivery": Verb("benchmarks.record.delivery:main", "from the payment to the key, at 1,000 payments a second"),
+    "waiters": Verb("benchmarks.record.waiters:main", "20,000 buyers who wait on one worker, and when each is woken"),
 }
 _AFTER: Final = """
 Each verb starts shops of its own with private stores, gives the server one core and everything else another, measures

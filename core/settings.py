@@ -49,8 +49,10 @@ PAGE_MOST: Final = 500  # products in one answer
 KEY_LINES_MOST: Final = 1_000_000  # lines of one key file; below 2**20, the room of a line in a key's id
 KEY_BYTES_MOST: Final = 1_024  # bytes of one card key
 CALLBACK_TOLERANCE_S: Final = 300  # age of a signed callback
-PROJECT_ENTRIES_MOST: Final = 64  # stream entries in one projected transaction
-PROJECT_RECORDS_MOST: Final = 4_000  # records in one projected transaction, unless one entry holds more
+PROJECT_ENTRIES_MOST: Final = 64  # stream entries looked at together when a projector begins
+# Records in one projected transaction, unless one entry holds more. Larger ones cost no less an order, and a worker
+# cannot wake all their buyers at once: 4,000 made the last of them wait 500 ms, 500 make it 100.
+PROJECT_RECORDS_MOST: Final = 500
 EXPIRE_MOST: Final = 500  # reservations released by one script call
 PRODUCTS_MOST: Final = 100_000  # SKUs of one shop
 STORE_TIMEOUT_S: Final = 2.0  # a store's answer after that is unknown

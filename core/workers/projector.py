@@ -28,17 +28,16 @@ from core.facts import Placed
 from core.sale.delivery.deliver import cure, prepare
 from core.sale.delivery.store import forget_owed
 from core.sale.orders import journal
-from core.sale.orders.entry import Entry, read
+from core.sale.orders.entry import read
 from core.sale.orders.project import Outcome, project
 from core.sale.orders.store import SettleStore
-from core.sale.orders.stream import next_id, read_after, read_through
+from core.sale.orders.stream import Intake, next_id, read_through
 from core.settings import BATCH_MOST, IDS_KEPT_S, PROJECT_ENTRIES_MOST, PROJECT_RECORDS_MOST, Settings
 from core.telemetry import DELIVERED, EPOCH, OWED, PROJECT_SECONDS, PROJECTED, PROJECTOR_LAG, QUARANTINED, log
 from core.workers.fence import open_shard, raise_left_behind
+from core.workers.pace import Pace
 
-# At most one transaction in this time. A turn has a price whatever its size (seven statements, a commit, a settle):
-# PostgreSQL spent 231 µs an order in turns of 20, 189 in turns of 50. 0.04 s costs a buyer 20 ms on average.
-_TURN_S: Final = 0.04
+_LAG_GOAL_S: Final = 0.03  # from an entry to its commit; see pace.py. The rows of the projector hold it to 50 ms
 _BLOCK_MS: Final = 100  # how long a read waits for the first entry
 _CHORES_S: Final = 1.0  # how often paid orders without keys and imports left behind are looked for
 _STANDBY_S: Final = 0.25
@@ -140,40 +139,42 @@ class _Session:
             settle,
         )
         self._cursor = (0, 0)
+        self._intake = Intake(shard, self._cursor, PROJECT_RECORDS_MOST)
+        self._pace = Pace(_LAG_GOAL_S)
         self._epoch = 0
 
     async def work(self, stop: asyncio.Event) -> None:
         self._cursor = await journal.cursor(self._connection, SHARD)
+        self._intake = Intake(self._shard, self._cursor, PROJECT_RECORDS_MOST)
         await self._recover()
         self._epoch = await open_shard(self._connection, self._store, self._shard, self._drain)
         self._owner.standing = "open"
         chores_at = 0.0
         while not stop.is_set():
-            began = time.monotonic()
             moved = await self._turn(_BLOCK_MS)
-            if began - chores_at > _CHORES_S:
-                chores_at = began
+            if time.monotonic() - chores_at > _CHORES_S:
+                chores_at = time.monotonic()
                 await self._chores()
-            rest = _TURN_S - (time.monotonic() - began)
-            if moved and rest > 0:
-                await asyncio.sleep(rest)
+            if moved and not self._intake.is_behind:
+                await asyncio.sleep(self._pace.rest_s(time.monotonic()))
 
     async def _drain(self) -> None:
         while await self._turn(1):
             pass  # selling is closed, so the journal ends
 
     async def _turn(self, block_ms: int) -> bool:
-        entries = await read_after(self._shard, self._cursor, PROJECT_ENTRIES_MOST, block_ms)
-        entries = _cut(entries)
+        entries = await self._intake.take(block_ms)
         if not entries:
             PROJECTOR_LAG.set(0)
             return False
+        self._pace.begin(time.monotonic())
         began = time.perf_counter()
         PROJECTOR_LAG.set(max(0.0, time.time() - entries[0].ms / 1000))  # before the work: a stuck turn shows its age
         outcome = await project(self._connection, SHARD, entries, self._cursor)
         self._cursor = (entries[-1].ms, entries[-1].seq)
         PROJECT_SECONDS.observe(time.perf_counter() - began)
         await self._tell(outcome.settled)
+        self._pace.end(time.monotonic())
         _count(outcome)
         return True
 
@@ -248,16 +249,6 @@ class _Session:
             await pipe.execute()
             if at == 0:
                 return
-
-
-def _cut(entries: list[Entry]) -> list[Entry]:
-    """Return the first entries whose records fit one transaction, at least one entry."""
-    records = 0
-    for number, entry in enumerate(entries):
-        records += len(entry.records)
-        if number and records > PROJECT_RECORDS_MOST:
-            return entries[:number]
-    return entries
 
 
 def _count(outcome: Outcome) -> None:

@@ -31,7 +31,7 @@ from core.settings import (
 )
 
 TICK_S: Final = 0.02
-DRIP_S: Final = 1.0  # between two bytes of a slow client
+DRIP_S: Final = 2.0  # between two bytes of a slow client
 # How long a socket of each kind lives. Opened as fast as they are cut off, they do not come and go in waves.
 LIFE_S: Final = {
     "silent": FIRST_BYTE_DEADLINE_S + 0.25,

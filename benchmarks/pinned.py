@@ -108,8 +108,8 @@ def pin(pid: int | None, core: int) -> list[int]:
         raise Fault("a part of the shop is not running")
     pids = [pid, *[child.pid for child in psutil.Process(pid).children(recursive=True)]]
     for one in pids:
-        for task in Path(f"/proc/{one}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a child that is gone since
+            for task in Path(f"/proc/{one}/task").iterdir():
                 os.sched_setaffinity(int(task.name), {core})
     return pids
 

@@ -63,6 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     drain: float
     p99_ms: float
     kills: tuple[Kill, ...]
+    lane: str
     fault: str
     profile: bool
     report: Path
@@ -115,6 +116,12 @@ def read_options(argv: Sequence[str]) -> Options:
     add("--seed", type=int, default=1, help="the same seed gives the same crowd (default 1)")
     add("--cold", type=int, default=200, help="how many other SKUs are on sale (default 200)")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
+    add(
+        "--lane",
+        choices=("on", "off"),
+        default="on",
+        help="off: every request through aiohttp, to compare (default on)",
+    )
     add("--drain", type=float, default=DRAIN_S, help="seconds the last buyers may go on afterwards (default 20)")
     add("--p99-ms", type=float, default=ACCEPTED_P99_MS, help="budget: accepted orders' p99 (default 100)")
     add(
@@ -161,6 +168,7 @@ def read_options(argv: Sequence[str]) -> Options:
         drain=options.drain,
         p99_ms=options.p99_ms,
         kills=kills,
+        lane=options.lane,
         fault=options.fault,
         profile=options.profile,
         report=options.report or Path("out/prove") / run_id,
@@ -176,7 +184,8 @@ def run_sale(options: Options, progress: Progress) -> None:
     """
     progress.step("starting stores and server")
     launcher = (sys.executable, "-m", "loadtests.faults.plant", options.fault) if options.fault else CORE
-    with Deployment(options.report, workers=options.workers, launcher=launcher) as shop:
+    environment = {"FLASHPROOF_LANE": options.lane}
+    with Deployment(options.report, workers=options.workers, launcher=launcher, environment=environment) as shop:
         shop.wait_ready()
         set_stage(shop.settings, options.stock, options.cold, progress.step, hold_ms(options.seconds))
         captures = _captures(options, shop)

@@ -389,7 +389,7 @@ def shop(open_shop: Callable[..., Shop]) -> Shop:
     """The shop most tests share. Two workers, so that whatever holds must hold across processes."""
     made = open_shop(workers=2)
     now_ms = time.time_ns() // 1_000_000
-    made.stock(200, sku="plain", low_stock=10)
+    made.stock(600, sku="plain", low_stock=10)
     made.stock(10, sku="two", buyer_limit=2)
     made.stock(5, sku="over", closes_ms=now_ms - HOUR_MS)
     made.stock(5, sku="later", opens_ms=now_ms + HOUR_MS)

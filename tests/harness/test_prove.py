@@ -65,7 +65,7 @@ def test_a_planted_fault_is_found_by_its_checker(fault: str, checker: str, tmp_p
 def test_kill_9_of_every_part_in_the_middle_of_a_sale_breaks_no_invariant(tmp_path: Path) -> None:
     """Nexi77 lost 33 to 67 units in 4 of 4 kills."""
     kills = "serve@1.2,work@2.4,valkey@3.6,postgres@4.8"
-    proved = prove(tmp_path / "run", "--kill", kills, "--seconds", "7", "--stock", "700")
+    proved = prove(tmp_path / "run", "--kill", kills, "--seconds", "12", "--stock", "700")
     assert proved.broken() == set(), proved.printed
     assert proved.code == 0, proved.printed
     killed = [one["what"] for one in proved.summary["incidents"]]

@@ -340,7 +340,7 @@ class Shop(Face):
         file = self.deployment.directory / f"{product.sku}.txt"
         file.write_text("\n".join(lines), encoding="utf-8")
         asyncio.run(self._stock(product, file))
-        file.unlink()
+        time.sleep(0.06)  # units that come to a SKU without any rest before they are sold
         self.keys[product.sku] = set(lines)
 
     async def _stock(self, product: Product, file: Path) -> None:

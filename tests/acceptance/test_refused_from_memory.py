@@ -26,7 +26,6 @@ def calls(shop: Shop) -> int:
 def sell_out(shop: Shop, sku: str, units: int, **terms: Any) -> list[tuple[str, str, dict[str, Any]]]:
     """Stock a SKU and sell every unit of it; return the buyers, their keys and their orders."""
     shop.stock(units, sku=sku, **terms)
-    time.sleep(0.06)  # units that come to a SKU without any rest first
     sold = []
     for number in range(units):
         buyer, key = shop.buyer(), f"{sku}-{number}"

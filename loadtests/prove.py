@@ -116,12 +116,7 @@ def read_options(argv: Sequence[str]) -> Options:
     add("--seed", type=int, default=1, help="the same seed gives the same crowd (default 1)")
     add("--cold", type=int, default=200, help="how many other SKUs are on sale (default 200)")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
-    add(
-        "--lane",
-        choices=("on", "off"),
-        default="on",
-        help="off: every request through aiohttp, to compare (default on)",
-    )
+    add("--lane", choices=("on", "off"), default="on", help="off: all through aiohttp, to compare (default on)")
     add("--drain", type=float, default=DRAIN_S, help="seconds the last buyers may go on afterwards (default 20)")
     add("--p99-ms", type=float, default=ACCEPTED_P99_MS, help="budget: accepted orders' p99 (default 100)")
     add(

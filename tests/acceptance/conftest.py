@@ -340,6 +340,7 @@ class Shop(Face):
         file = self.deployment.directory / f"{product.sku}.txt"
         file.write_text("\n".join(lines), encoding="utf-8")
         asyncio.run(self._stock(product, file))
+        file.unlink()
         time.sleep(0.06)  # units that come to a SKU without any rest before they are sold
         self.keys[product.sku] = set(lines)
 
@@ -349,8 +350,7 @@ class Shop(Face):
         shard = ShardConnection(self.settings.valkey_url)
         try:
             await put_products(connection, store, [product])
-            vault = Vault(self.settings.vault_key)
-            await import_keys(connection, shard, self.names, vault, product.sku, file)
+            await import_keys(connection, shard, self.names, Vault(self.settings.vault_key), product.sku, file)
         finally:
             connection.terminate()
             await shard.close()

@@ -48,10 +48,12 @@ def lines(ratios: Sequence[Ratio]) -> list[str]:
 
 
 def short(value: float) -> str:
-    """Return a number with as many digits as one reads: 15,012 but 0.0123."""
+    """Return a number with as many digits as one reads: 15,012 but 0.0123; below 1 enough to tell 0.797 from 0.8."""
     size = abs(value)
     if size >= 100:
         return f"{value:,.0f}"
     if size >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if size >= 0.1 or not size else f"{value:.4f}"
+    if size >= 1:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if size >= 0.1 or not size else f"{value:.4f}"

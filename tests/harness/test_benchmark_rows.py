@@ -46,7 +46,7 @@ def test_the_median_is_judged_and_the_extremes_are_told() -> None:
     """Stops: one lucky round that carries a verdict."""
     one = bars.ratio("more", [0.5, 0.7, 2.0], 0.8)
     assert (one.value, one.least, one.greatest, one.met) == (0.7, 0.5, 2.0, False)
-    assert bars.lines([one])[1].split() == ["more", "0.70", "(0.50", "to", "2.00)", "≥", "0.8", "MISSED"]
+    assert bars.lines([one])[1].split() == ["more", "0.700", "(0.500", "to", "2.00)", "≥", "0.8", "MISSED"]
 
 
 def test_the_spread_is_a_part_of_the_median() -> None:
@@ -56,13 +56,14 @@ def test_the_spread_is_a_part_of_the_median() -> None:
 
 
 def test_numbers_are_as_long_as_one_reads() -> None:
-    """Stops: 15012.3333333 in a table, and 0.00 for 0.0031."""
-    assert [bars.short(n) for n in (15_012.3, 12.34, 0.934, 0.0031, 0.0)] == [
+    """Stops: 15012.3333333 in a table, 0.00 for 0.0031, and 0.797 that is told as 0.80 and MISSED."""
+    assert [bars.short(n) for n in (15_012.3, 12.34, 1.2, 0.797, 0.0031, 0.0)] == [
         "15,012",
         "12.3",
-        "0.93",
+        "1.20",
+        "0.797",
         "0.0031",
-        "0.00",
+        "0.000",
     ]
 
 

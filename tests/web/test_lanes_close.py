@@ -32,6 +32,14 @@ def two() -> Iterator[Two]:
     both.close()
 
 
+@pytest.fixture
+def lasting() -> Iterator[Two]:
+    """The same, where no connection is ever idle for too long: what closes one there is the stop alone."""
+    both = Two()
+    yield both
+    both.close()
+
+
 def answers(line: Line) -> tuple[Answer, ...]:
     return read_answers(bytes(line.sent))
 
@@ -54,61 +62,61 @@ async def begun(two: Two, server: Server, said: Sequence[bytes]) -> list[Line]:
 # --- a worker that stops ------------------------------------------------------------------------------------
 
 
-def test_what_is_under_way_when_a_worker_stops_is_answered_and_closes(two: Two) -> None:
+def test_what_is_under_way_when_a_worker_stops_is_answered_and_closes(lasting: Two) -> None:
     """Stops: an answer lost in a stop, or a connection that stays open to a worker about to leave."""
 
     async def story(server: Server) -> list[tuple[Answer, ...]]:
-        lines = await begun(two, server, list(UNDER_WAY.values()))
+        lines = await begun(lasting, server, list(UNDER_WAY.values()))
         server.drain()
         for _ in range(400):
-            await two.loop.sleep(0.01)
+            await lasting.loop.sleep(0.01)
             assert all(line.closed for line in lines if line.sent), "an answer went out, and its connection stayed"
         assert server.under_way == server.tracking.waiters.count == 0
         assert all(line.closed for line in lines)
         return [answers(line) for line in lines]
 
-    heard = two.both(story)
+    heard = lasting.both(story)
     assert [codes(one) for one in heard] == [[201], [409], [200], [422], [200], [200], [200], [200], [200]]
     assert all(closes(one[0]) for one in heard)
-    assert two.fast.taken == len(UNDER_WAY) - 1, "the lane had them all but the cancellation"
+    assert lasting.fast.taken == len(UNDER_WAY) - 1, "the lane had them all but the cancellation"
 
 
 @pytest.mark.parametrize("kind", [*HOT, "cancel"])
-def test_what_arrives_while_a_worker_stops_is_answered_and_closes(two: Two, kind: str) -> None:
+def test_what_arrives_while_a_worker_stops_is_answered_and_closes(lasting: Two, kind: str) -> None:
     """Stops: a request on a connection kept alive that a stopping worker drops, or keeps open."""
     said = HOT.get(kind, cancel())
 
     async def story(server: Server) -> tuple[object, ...]:
         line, used = server.connect(), server.connect()
         used.feed(place())
-        await two.loop.rest()
+        await lasting.loop.rest()
         await server.browsing.product("plain")
         server.drain()
         for one in (line, used):
             one.feed(said)
-        await two.loop.sleep(SLOW_S)
+        await lasting.loop.sleep(SLOW_S)
         assert line.closed
         assert used.closed
         assert server.under_way == 0
         return answers(line), answers(used)
 
-    alone, behind = two.both(story)
+    alone, behind = lasting.both(story)
     assert [closes(answer) for answer in alone] == [True]
     assert [closes(answer) for answer in behind] == [False, True]
 
 
-def test_a_request_behind_the_last_answer_is_never_begun(two: Two) -> None:
+def test_a_request_behind_the_last_answer_is_never_begun(lasting: Two) -> None:
     """Stops: an order made for a client that is told in the same breath that its connection is over."""
 
     async def story(server: Server) -> tuple[object, ...]:
-        lines = await begun(two, server, [place(), status(0, "?wait=5"), callback("amount_mismatch")])
+        lines = await begun(lasting, server, [place(), status(0, "?wait=5"), callback("amount_mismatch")])
         for line in lines:
             line.feed(place("behind", "behind"))
         server.drain()
-        await two.loop.sleep(5 * SLOW_S)
+        await lasting.loop.sleep(5 * SLOW_S)
         return [answers(line) for line in lines], server.calls.done, [line.closed for line in lines]
 
-    heard, done, closed = two.both(story)
+    heard, done, closed = lasting.both(story)
     assert [codes(one) for one in heard] == [[201], [200], [422]]  # type: ignore[attr-defined]
     assert closed == [True, True, True]
     assert "behind" not in str(done)

@@ -2,7 +2,7 @@
 
 The number of open sockets of each kind is kept: whoever is cut off comes back, from one of many addresses. As a
 process of its own it obeys lines on its standard input, ``begin`` and ``end``, and answers each ``end`` with a line of
-JSON. It runs only while nobody else wants the processor, because real attackers bring processors of their own.
+JSON. It steps back behind everybody else, because real attackers bring processors of their own.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ LIFE_S: Final = {
     "slow_body": BODY_DEADLINE_S + LINGER_S,
     "slow_read": ANSWER_DEADLINE_S + 0.5,
 }
+NICENESS: Final = 5  # more, and on a crowded machine it would see too late who was cut off
 _SPARE_FILES: Final = 64
 _SOURCES: Final = 16  # addresses 127.0.1.1 and up: the ports of one would run out
 _SMALL_BUFFER: Final = 4_096  # of who does not read
@@ -152,7 +153,7 @@ class Siege:
 
     def _start(self, one: _Socket) -> None:
         """The connection stands: send the first bytes."""
-        one.started = True
+        one.started, one.born = True, time.monotonic()  # what it has to be cut off for begins here
         try:
             one.end.send(_FIRST[one.kind])
         except OSError:
@@ -198,14 +199,6 @@ class Siege:
         one.end.close()
 
 
-def yield_to_everyone() -> None:
-    """Run only while nobody else wants the processor."""
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(19)
-
-
 def raise_files(wanted: int) -> None:
     """See to it that this process may open so many files.
 
@@ -226,7 +219,7 @@ def main() -> int:
     """Besiege when told to, until standard input ends."""
     host, port, numbers = sys.argv[1], int(sys.argv[2]), msgspec.json.decode(sys.argv[3], type=dict[str, int])
     siege = Siege(host, port, numbers)
-    yield_to_everyone()
+    os.nice(NICENESS)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     said = os.fdopen(0, "rb", buffering=0)

@@ -193,7 +193,8 @@ class Protocol(RequestHandler):
         try:
             return await super()._handle_request(request, start_time, request_handler)
         finally:
-            if self._messages:  # behind a switch of protocols that was declined aiohttp has read on by itself
+            # Behind a switch of protocols that was declined aiohttp has read on by itself.
+            if self._messages and self.transport is not None:
                 self._note_last()
             if self._held:
                 self._loop.call_soon(self._go_on)
@@ -210,7 +211,7 @@ class Protocol(RequestHandler):
         if ticket is not None:
             ticket.drop()
         self._deadlines.forget(self)
-        self._wire = None
+        self._wire, self._body = None, EMPTY_PAYLOAD  # a body knows its connection: a circle only the collector breaks
         super().connection_lost(exc)
         self.lost()
 

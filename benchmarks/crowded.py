@@ -30,7 +30,7 @@ from benchmarks.rows import Figure
 from core.backends.valkey import ROOT
 from core.errors import BadInput
 from core.ids import Names
-from loadtests.deployment import Deployment
+from loadtests.shop.deployment import Deployment
 
 CONNECTIONS: Final = 64
 RATIO_BAR: Final = 0.93

@@ -26,7 +26,7 @@ from benchmarks.ceiling.asks import Spec
 from benchmarks.ceiling.driver import Done
 from core.errors import BadInput, Fault
 from core.settings import Settings
-from loadtests.deployment import Deployment
+from loadtests.shop.deployment import Deployment
 
 ORDERS_MOST: Final = 400_000  # in one window
 _DRIVE_MOST_S: Final = 120.0

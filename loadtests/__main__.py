@@ -9,9 +9,15 @@ from typing import Final
 from core.__main__ import Verb, choose
 
 VERBS: Final[dict[str, Verb]] = {
-    "hostile": Verb("loadtests.hostile:main", "hold thousands of connections and give nothing, measure who notices"),
-    "overload": Verb("loadtests.overload:main", "ask for many times what can be sold, see what is still sold and how"),
-    "rolling": Verb("loadtests.rolling:main", "replace the workers under load again and again, count who noticed"),
+    "hostile": Verb(
+        "loadtests.trials.hostile:main", "hold thousands of connections and give nothing, measure who notices"
+    ),
+    "overload": Verb(
+        "loadtests.trials.overload:main", "ask for many times what can be sold, see what is still sold and how"
+    ),
+    "rolling": Verb(
+        "loadtests.trials.rolling:main", "replace the workers under load again and again, count who noticed"
+    ),
 }
 
 

@@ -20,8 +20,8 @@ import msgspec
 from core.errors import Fault
 from loadtests import checkers
 from loadtests.checkers import non_vacuity
-from loadtests.evidence import Evidence, Finding, PostgresState, ValkeyState
-from loadtests.figures import (
+from loadtests.record.evidence import Evidence, Finding, PostgresState, ValkeyState
+from loadtests.record.figures import (
     costs,
     keys,
     latencies,
@@ -33,8 +33,8 @@ from loadtests.figures import (
     sale_window,
     sent_arrivals,
 )
-from loadtests.history import read, read_charges
-from loadtests.summary import (
+from loadtests.record.history import read, read_charges
+from loadtests.record.summary import (
     EXIT_CODE,
     SCHEMA,
     Generator,

@@ -22,20 +22,21 @@ import msgspec
 
 from core.errors import BadInput, FlashproofError
 from core.settings import to_environment
-from loadtests import collect, judge
-from loadtests.deployment import CORE, Deployment
+from loadtests import judge
 from loadtests.faults import FAULTS
-from loadtests.kills import Kill, Timetable, parse_kills
-from loadtests.load import run_locust
+from loadtests.generator.load import run_locust
 from loadtests.machine import describe_machine, git_commit, point_latest
-from loadtests.parts import worker_of
 from loadtests.progress import Progress
-from loadtests.quiet import versions as stores_versions
-from loadtests.quiet import wait_quiet
+from loadtests.record import collect
+from loadtests.record.resolve import resolve
+from loadtests.record.summary import Budgets, Generator, Incident, Run
 from loadtests.report import html, terminal
-from loadtests.resolve import resolve
-from loadtests.stage import HOT_SKU, THINK_SHARE, hold_ms, set_stage
-from loadtests.summary import Budgets, Generator, Incident, Run
+from loadtests.shop.deployment import CORE, Deployment
+from loadtests.shop.kills import Kill, Timetable, parse_kills
+from loadtests.shop.parts import worker_of
+from loadtests.shop.quiet import versions as stores_versions
+from loadtests.shop.quiet import wait_quiet
+from loadtests.shop.stage import HOT_SKU, THINK_SHARE, hold_ms, set_stage
 from profiles.capture import Capture
 
 EXIT_VOID: Final = 3

@@ -28,8 +28,8 @@ from benchmarks.ceiling.result import Window, ceiling_of, table
 from benchmarks.pinned import ORDERS_MOST, Progress
 from benchmarks.rows import ROUNDS_MOST, run_folder
 from core.errors import BadInput, Fault
-from loadtests.deployment import Deployment, free_ports
 from loadtests.machine import point_latest
+from loadtests.shop.deployment import Deployment, free_ports
 
 REFERENCES: Final = ("nginx", "protocol", "aiohttp")
 CORE: Final = ("place_accepted", "place_sold_out", "callback", "status")

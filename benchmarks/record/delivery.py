@@ -29,7 +29,7 @@ from benchmarks.record.shop import Meter, Progress, a_shop
 from benchmarks.record.stage import set_stage
 from core.errors import BadInput, Fault
 from core.settings import WAIT_MOST_S
-from loadtests.deployment import Deployment
+from loadtests.shop.deployment import Deployment
 
 KEY_MOST_MS: Final = 200.0
 RATE: Final = 1_000

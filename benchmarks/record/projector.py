@@ -25,7 +25,7 @@ from benchmarks.record.stage import set_stage
 from core.errors import BadInput
 from core.ids import Names
 from core.settings import BATCH_MOST
-from loadtests.deployment import Deployment
+from loadtests.shop.deployment import Deployment
 
 LAG_MOST_MS: Final = 50.0
 RATE_LEAST: Final = 5_000

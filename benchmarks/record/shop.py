@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import Fault
-from loadtests.deployment import Deployment
+from loadtests.shop.deployment import Deployment
 
 _SAY_EVERY_S: Final = 1.0
 

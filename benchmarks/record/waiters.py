@@ -33,7 +33,7 @@ from benchmarks.record.stage import set_stage
 from core.backends import postgres
 from core.errors import BadInput, Fault
 from core.settings import FILES_KEPT, WAIT_MOST_S
-from loadtests.deployment import Deployment
+from loadtests.shop.deployment import Deployment
 
 BUYERS: Final = 20_000
 FIRST: Final = 600_000_000  # number of the first order; each verb has its own

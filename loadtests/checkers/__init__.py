@@ -26,7 +26,7 @@ from loadtests.checkers import (
     stock_across_stores,
     stock_in_valkey,
 )
-from loadtests.evidence import Evidence, Finding
+from loadtests.record.evidence import Evidence, Finding
 
 Checker: TypeAlias = Callable[[Evidence], Finding]
 

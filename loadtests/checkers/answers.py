@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from loadtests.history import Attempt
+from loadtests.record.history import Attempt
 
 WITH_ORDER: Final = frozenset({"accepted", "replayed"})
 CONFLICT: Final = frozenset({"conflict", "idempotency_conflict"})

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from loadtests.checkers.case import Case
 from loadtests.checkers.journal import HOLDS, moves_with_order, units_taken
-from loadtests.evidence import Evidence, Finding
+from loadtests.record.evidence import Evidence, Finding
 
 
 def check(evidence: Evidence) -> Finding:

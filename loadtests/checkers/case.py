@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtests.evidence import Finding
+from loadtests.record.evidence import Finding
 
 VIOLATIONS_MOST: Final = 20  # sentences kept; one broken line of code breaks ten thousand orders in the same way
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from loadtests.checkers.case import Case
 from loadtests.checkers.journal import moves_by_order
-from loadtests.evidence import DeliveryRow, Evidence, Finding, OrderRow
-from loadtests.history import Attempt
+from loadtests.record.evidence import DeliveryRow, Evidence, Finding, OrderRow
+from loadtests.record.history import Attempt
 
 
 def check(evidence: Evidence) -> Finding:

@@ -13,7 +13,7 @@ from operator import attrgetter, itemgetter
 from typing import Final
 
 from core.sale.orders.order import HOLDING, STOCK_OF_MOVE
-from loadtests.evidence import EventRow, OrderRow
+from loadtests.record.evidence import EventRow, OrderRow
 
 HOLDS: Final[frozenset[str]] = frozenset(state.value for state in HOLDING)
 _UNITS_BACK: Final[dict[tuple[str | None, str], int]] = {

@@ -14,7 +14,7 @@ It cannot see whether a key works; that is between the shop and its supplier.
 from __future__ import annotations
 
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding
+from loadtests.record.evidence import Evidence, Finding
 
 
 def check(evidence: Evidence) -> Finding:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from core.sale.orders.order import LEGAL
 from loadtests.checkers.case import Case
 from loadtests.checkers.journal import moves_by_order
-from loadtests.evidence import EventRow, Evidence, Finding
+from loadtests.record.evidence import EventRow, Evidence, Finding
 
 _LEGAL: frozenset[tuple[str | None, str]] = frozenset((before, after) for before, after in LEGAL)
 

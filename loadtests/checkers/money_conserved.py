@@ -18,8 +18,8 @@ It cannot see money returned; refunds are the office's. It takes the price as it
 from __future__ import annotations
 
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding, OrderRow, PaymentRow
-from loadtests.history import Charge
+from loadtests.record.evidence import Evidence, Finding, OrderRow, PaymentRow
+from loadtests.record.history import Charge
 
 _ENDED_UNPAID = frozenset({"reserved", "expired", "cancelled"})
 _BOOKED_AS = {"paid": "first", "late": "late", "refund_due": "refund_due"}

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from loadtests.checkers.answers import has_order
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding, OrderRow
-from loadtests.history import Attempt
+from loadtests.record.evidence import Evidence, Finding, OrderRow
+from loadtests.record.history import Attempt
 
 _TRACKED = frozenset({"reserved", "paid", "delivered", "expired", "cancelled", "refund_due"})
 _CHARGED = frozenset({"paid", "late", "refund_due"})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from loadtests.checkers.answers import has_order, open_keys
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding
+from loadtests.record.evidence import Evidence, Finding
 
 
 def check(evidence: Evidence) -> Finding:

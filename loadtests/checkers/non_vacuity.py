@@ -19,7 +19,7 @@ from typing import Final
 from loadtests.checkers.answers import CONFLICT
 from loadtests.checkers.case import Case
 from loadtests.checkers.journal import moves_with_order, units_taken
-from loadtests.evidence import Evidence, Finding
+from loadtests.record.evidence import Evidence, Finding
 
 
 def _place_outcomes(evidence: Evidence, outcomes: frozenset[str], sku: str | None = None) -> int:

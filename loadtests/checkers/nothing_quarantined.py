@@ -13,7 +13,7 @@ It cannot see a record that decodes and lies; the stores are compared for that.
 from __future__ import annotations
 
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding
+from loadtests.record.evidence import Evidence, Finding
 
 
 def check(evidence: Evidence) -> Finding:

@@ -14,8 +14,8 @@ It cannot see a key leaked anywhere but in an answer to a buyer, nor one secret 
 from __future__ import annotations
 
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding
-from loadtests.history import Attempt
+from loadtests.record.evidence import Evidence, Finding
+from loadtests.record.history import Attempt
 
 
 def check(evidence: Evidence) -> Finding:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from loadtests.checkers.answers import has_order, is_open, is_refused
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding
-from loadtests.history import Attempt
+from loadtests.record.evidence import Evidence, Finding
+from loadtests.record.history import Attempt
 
 
 def check(evidence: Evidence) -> Finding:

@@ -20,7 +20,7 @@ from typing import Final
 
 from loadtests.checkers.case import Case
 from loadtests.checkers.journal import moves_by_order, units_taken
-from loadtests.evidence import EventRow, Evidence, Finding, OrderRow
+from loadtests.record.evidence import EventRow, Evidence, Finding, OrderRow
 
 LATE_MOST_MS: Final = 1_000  # unpaid stock comes back within a second of its time
 _MAY_STAY_OPEN = frozenset({"reserved", "paid", "held", "in_review", "frozen"})

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 from loadtests.checkers.answers import CONFLICT, DECIDED, has_order, is_sent
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding
-from loadtests.history import Attempt
+from loadtests.record.evidence import Evidence, Finding
+from loadtests.record.history import Attempt
 
 
 def check(evidence: Evidence) -> Finding:

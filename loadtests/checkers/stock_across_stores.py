@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from loadtests.checkers.case import Case
 from loadtests.checkers.journal import HOLDS
-from loadtests.evidence import Evidence, Finding, LiveOrder, OrderRow
+from loadtests.record.evidence import Evidence, Finding, LiveOrder, OrderRow
 
 _OPEN = ("reserved", "paid")  # what Valkey keeps among the live; whatever comes after is PostgreSQL's alone
 _FIELDS = ("state", "sku", "buyer", "quantity", "amount", "currency", "pay_by_ms")

@@ -16,7 +16,7 @@ compare each with PostgreSQL.
 from __future__ import annotations
 
 from loadtests.checkers.case import Case
-from loadtests.evidence import Evidence, Finding
+from loadtests.record.evidence import Evidence, Finding
 
 
 def check(evidence: Evidence) -> Finding:

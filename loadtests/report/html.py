@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.judge import RULES, RunFiles
+from loadtests.record.summary import Incident, Latency, Summary, Verdict
 from loadtests.report import chart
 from loadtests.report.chart import duration
 from loadtests.report.page import Html, figure, figures, items, number, safe, table
 from loadtests.report.series import over_time, spectrum
-from loadtests.summary import Incident, Latency, Summary, Verdict
 
 NAME: Final = "report.html"
 SPECTRUM_MOST: Final = 4  # lines of one spectrum chart

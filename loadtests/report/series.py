@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from loadtests.checkers.answers import has_order, is_sent
-from loadtests.figures import AFTERWARDS, open_histogram, outcome_of
-from loadtests.history import Attempt
-from loadtests.summary import Recorded, Window
+from loadtests.record.figures import AFTERWARDS, open_histogram, outcome_of
+from loadtests.record.history import Attempt
+from loadtests.record.summary import Recorded, Window
 
 BUCKETS_MOST: Final = 120
 OUTCOMES_MOST: Final = 6  # more would be a rainbow nobody reads; the rest is one band

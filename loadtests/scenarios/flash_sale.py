@@ -26,16 +26,16 @@ from locust.exception import StopUser
 from core.clock import iso8601
 from core.ids import Names
 from core.settings import variable
-from loadtests.arrivals import Constant
-from loadtests.buyer import World, play
-from loadtests.client import Client, RefusedError
-from loadtests.contract import Wire
-from loadtests.crew import Crew
-from loadtests.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
-from loadtests.gateway import Gateway
-from loadtests.locust_stats import LocustStats
-from loadtests.plan import THINK_MOST_US, Crowd
-from loadtests.recorder import Recorder
+from loadtests.generator.arrivals import Constant
+from loadtests.generator.buyer import World, play
+from loadtests.generator.client import Client, RefusedError
+from loadtests.generator.contract import Wire
+from loadtests.generator.crew import Crew
+from loadtests.generator.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
+from loadtests.generator.gateway import Gateway
+from loadtests.generator.locust_stats import LocustStats
+from loadtests.generator.plan import THINK_MOST_US, Crowd
+from loadtests.generator.recorder import Recorder
 
 ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
 WAIT_CONNECTIONS_MOST: Final = 3_500  # both together stay below the 10,000 files Locust asks the system for

@@ -33,7 +33,7 @@ from core.sale.catalog.store import put_products
 from core.sale.delivery.vault import Vault
 from core.sale.payments.gateways.sandbox import sign
 from core.settings import Settings
-from loadtests.deployment import Deployment, free_ports
+from loadtests.shop.deployment import Deployment, free_ports
 
 PATIENCE_S = 15.0
 HOUR_MS = 3_600_000

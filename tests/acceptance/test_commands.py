@@ -18,7 +18,7 @@ from core.__main__ import EXIT_USAGE, VERBS, main
 from core.local.server import wait_until
 from core.local.stores import LocalStores
 from core.settings import Settings, to_environment
-from loadtests.deployment import CORE, free_ports
+from loadtests.shop.deployment import CORE, free_ports
 
 if TYPE_CHECKING:
     from conftest import Shop

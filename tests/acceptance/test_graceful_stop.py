@@ -19,8 +19,8 @@ import pytest
 
 from core.local.server import wait_until
 from core.settings import DRAIN_MOST_S, to_environment
-from loadtests.deployment import CORE, free_ports
-from loadtests.parts import Command
+from loadtests.shop.deployment import CORE, free_ports
+from loadtests.shop.parts import Command
 
 if TYPE_CHECKING:
     from conftest import Face, Shop

@@ -15,9 +15,9 @@ import pytest
 
 from core.local.server import wait_until
 from core.settings import HEAD_DEADLINE_S, HEAD_MOST, to_environment
-from loadtests.deployment import CORE, free_ports
-from loadtests.parts import Command, worker_of
-from loadtests.siege import Siege
+from loadtests.shop.deployment import CORE, free_ports
+from loadtests.shop.parts import Command, worker_of
+from loadtests.trials.siege import Siege
 
 if TYPE_CHECKING:
     from pathlib import Path

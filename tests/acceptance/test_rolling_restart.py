@@ -19,9 +19,9 @@ import pytest
 
 from core.local.server import wait_until
 from core.settings import DRAIN_MOST_S, to_environment
-from loadtests import rolling
-from loadtests.deployment import free_ports
-from loadtests.parts import Command
+from loadtests.shop.deployment import free_ports
+from loadtests.shop.parts import Command
+from loadtests.trials import rolling
 
 if TYPE_CHECKING:
     from conftest import Face, Shop

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.arrivals import GRACE_US, Constant
+from loadtests.generator.arrivals import GRACE_US, Constant
 
 
 def test_arrivals_are_evenly_spaced_from_the_start() -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from loadtests import contract
-from loadtests.client import Client
-from loadtests.contract import judge
+from loadtests.generator import contract
+from loadtests.generator.client import Client
+from loadtests.generator.contract import judge
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

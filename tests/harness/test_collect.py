@@ -16,11 +16,11 @@ import pytest
 
 from core.backends.valkey import client
 from core.local.stores import LocalStores
-from loadtests import collect
-from loadtests.evidence import EventRow, LiveOrder
+from loadtests.record import collect
+from loadtests.record.evidence import EventRow, LiveOrder
 
 ROOT = "fp:{test-collect}"
-MIGRATION = Path(collect.__file__).resolve().parent.parent / "core/backends/migrations/0001_shop.sql"
+MIGRATION = Path(collect.__file__).resolve().parents[2] / "core/backends/migrations/0001_shop.sql"
 ORDER, EARLIER = UUID(int=0xABC), UUID(int=7)
 
 

@@ -19,9 +19,9 @@ from core.local.restarts import Restarts
 from core.local.server import wait_until
 from core.local.stores import LocalStores
 from core.settings import Settings
-from loadtests import deployment as module
-from loadtests.deployment import Deployment, free_ports
-from loadtests.parts import cpu_seconds
+from loadtests.shop import deployment as module
+from loadtests.shop.deployment import Deployment, free_ports
+from loadtests.shop.parts import cpu_seconds
 
 # Stands in for `python -m core`: the same verbs, ports, signals and workers, and none of the shop.
 STAND_IN = """
@@ -226,7 +226,7 @@ def test_a_killed_harness_leaves_nothing_running(tmp_path: Path, shop: Shop, jou
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from loadtests.deployment import Deployment\n"
+            "import sys, time; from pathlib import Path; from loadtests.shop.deployment import Deployment\n"
             "running = Deployment(Path(sys.argv[1]), launcher=sys.argv[2:], workers=2)\n"
             "running.start(); running.wait_ready(); print('up', flush=True); time.sleep(60)",
             str(tmp_path / "other"),

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from core.ids import Names
-from loadtests.history import Attempt, read, read_charges
-from loadtests.resolve import open_questions, resolve
+from loadtests.record.history import Attempt, read, read_charges
+from loadtests.record.resolve import open_questions, resolve
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -203,7 +203,7 @@ def test_bad_usage_ends_in_one_line_and_writes_nothing(
 
 
 def test_callbacks_are_signed_as_the_design_says() -> None:
-    from loadtests.contract import sign
+    from loadtests.generator.contract import sign
 
     body = b'{"event_id":"e"}'
     expected = hmac.new(SANDBOX_SECRET, b"1700000000." + body, hashlib.sha256).hexdigest()

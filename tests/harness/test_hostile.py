@@ -7,10 +7,10 @@ import resource
 import pytest
 
 from core.errors import BadInput
-from loadtests import hostile, siege
-from loadtests.hostile import Measured, Phase, bars, latencies, percentile, read_options, table
-from loadtests.paced import Order
-from loadtests.siege import Fate
+from loadtests.trials import hostile, siege
+from loadtests.trials.hostile import Measured, Phase, bars, latencies, percentile, read_options, table
+from loadtests.trials.paced import Order
+from loadtests.trials.siege import Fate
 
 CALM, SIEGE = Phase("calm", 0.0, 10.0, 60.0), Phase("siege", 20.0, 30.0, 100.0)
 

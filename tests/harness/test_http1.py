@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.http1 import BODY_BYTES_MOST, MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator.http1 import BODY_BYTES_MOST, MalformedReplyError, OversizeReplyError, ReplyReader
 
 PLAIN = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n" + b'{"a":"b c d"}'
 CHUNKED = (

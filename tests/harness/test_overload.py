@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loadtests.__main__ import main
-from loadtests.flood import Bucket, Told
-from loadtests.overload import bars_of
+from loadtests.trials.flood import Bucket, Told
+from loadtests.trials.overload import bars_of
 
 CALM = Bucket(accepted=500, accepted_p99_ms=10.0)
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from loadtests.plan import BUYER_LIMIT, Crowd, Plan, backoff_us, cold_skus
+from loadtests.generator.plan import BUYER_LIMIT, Crowd, Plan, backoff_us, cold_skus
 
 COUNT = 40_000
 

@@ -15,7 +15,7 @@ from benchmarks.__main__ import main
 from benchmarks.record import client, delivery, projector, waiters
 from benchmarks.record.result import figure, percentile
 from core.errors import BadInput
-from loadtests.deployment import Deployment
+from loadtests.shop.deployment import Deployment
 
 
 @pytest.fixture(scope="module")

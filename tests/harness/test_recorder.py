@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 from hdrh.histogram import HdrHistogram
 
-from loadtests.history import Attempt, Charge, read, read_charges
-from loadtests.recorder import LATENCY_US_MOST, Buckets, Recorder
+from loadtests.generator.recorder import LATENCY_US_MOST, Buckets, Recorder
+from loadtests.record.history import Attempt, Charge, read, read_charges
 
 
 def test_the_buckets_lose_nothing_against_hdrhistogram() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import BadInput
-from loadtests.kills import KILLS_MOST, PARTS, Kill, Timetable, parse_kills
+from loadtests.shop.kills import KILLS_MOST, PARTS, Kill, Timetable, parse_kills
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from hdrh.histogram import HdrHistogram
 from world import a_good_sale
 
 from core.clock import iso8601
-from loadtests.evidence import Evidence
 from loadtests.judge import RunFiles, write_json
 from loadtests.machine import Machine
-from loadtests.summary import Budgets, Generator, Recorded, Run, WakeLag
+from loadtests.record.evidence import Evidence
+from loadtests.record.summary import Budgets, Generator, Recorded, Run, WakeLag
 
 EPOCH_MS = 1_760_000_000_000
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from loadtests.evidence import Evidence, PostgresState, ValkeyState
+from loadtests.record.evidence import Evidence, PostgresState, ValkeyState
 
 _STORE_OF = dict.fromkeys(PostgresState.__struct_fields__, "postgres") | dict.fromkeys(
     ValkeyState.__struct_fields__, "valkey"

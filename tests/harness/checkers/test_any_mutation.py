@@ -14,7 +14,7 @@ from world import World, a_good_sale
 
 from core.sale.orders.order import State
 from loadtests.checkers import check_all
-from loadtests.evidence import Evidence
+from loadtests.record.evidence import Evidence
 
 GOOD = a_good_sale()
 Draw = Callable[[Any], Any]

@@ -11,9 +11,9 @@ from rundir import recorded, run_files, write_run
 from spoiled import spoil
 from world import a_good_sale
 
-from loadtests.figures import latency_of
 from loadtests.judge import Unjudgeable, exit_code, judge, read_run, verify, write_json
-from loadtests.summary import Budgets, Incident, Summary, WakeLag
+from loadtests.record.figures import latency_of
+from loadtests.record.summary import Budgets, Incident, Summary, WakeLag
 
 SLOW = {"budgets": Budgets(accepted_p99_us=1_000)}
 SHED = {"shed": 1, "scheduled": 99}

@@ -8,10 +8,10 @@ from rundir import run_files
 from spoiled import spoil
 from world import World, a_good_sale, a_good_world
 
-from loadtests.evidence import Evidence
-from loadtests.history import Attempt
 from loadtests.judge import EXPIRY_LATE_MOST_MS, judge
-from loadtests.summary import Budgets, Incident, Summary
+from loadtests.record.evidence import Evidence
+from loadtests.record.history import Attempt
+from loadtests.record.summary import Budgets, Incident, Summary
 
 KILLED = Incident(at_us=1, what="kill -9 of work")
 DIED = Incident(at_us=1, what="work died", planned=False)

@@ -15,7 +15,7 @@ from loadtests.checkers import (
     nothing_quarantined,
     one_key_one_buyer,
 )
-from loadtests.evidence import Evidence
+from loadtests.record.evidence import Evidence
 
 
 def _order(evidence: Evidence, buyer: str):

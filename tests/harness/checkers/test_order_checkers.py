@@ -16,7 +16,7 @@ from loadtests.checkers import (
     reservations_end_once,
     retries_agree,
 )
-from loadtests.evidence import Evidence
+from loadtests.record.evidence import Evidence
 
 # --- no_order_lost, no_phantom_order ----------------------------------------------------------------------------
 

@@ -15,10 +15,10 @@ from spoiled import spoil
 from world import a_good_sale
 
 from loadtests.judge import RULES, RunFiles, judge
+from loadtests.record.summary import Incident, Window
 from loadtests.report import chart, html, terminal
 from loadtests.report.page import table
 from loadtests.report.series import BUCKETS_MOST, OUTCOMES_MOST, over_time, spectrum
-from loadtests.summary import Incident, Window
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = "<script src=//evil.example/x.js></script>\"'><img src=x onerror=alert(1)>"

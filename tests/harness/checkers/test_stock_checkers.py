@@ -9,7 +9,7 @@ from world import World, a_good_sale, a_good_world
 
 from core.sale.orders.order import HOLDING, MOVES
 from loadtests.checkers import CHECKERS, no_oversell, stock_across_stores, stock_in_valkey
-from loadtests.evidence import Evidence
+from loadtests.record.evidence import Evidence
 
 
 @pytest.mark.parametrize(("name", "check"), CHECKERS)

@@ -11,7 +11,7 @@ import hashlib
 from typing import Any
 
 from core.sale.orders.order import HOLDING
-from loadtests.evidence import (
+from loadtests.record.evidence import (
     DeliveryRow,
     EventRow,
     Evidence,
@@ -22,7 +22,7 @@ from loadtests.evidence import (
     ProductRow,
     ValkeyState,
 )
-from loadtests.history import Attempt, Charge
+from loadtests.record.history import Attempt, Charge
 
 EPOCH_MS = 1_760_000_000_000
 HOLD_MS = 2_000

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import uvloop
 
-from loadtests.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
 
 ANSWER_MOST_S: Final = 10.0
 CONNECTIONS: Final = 32

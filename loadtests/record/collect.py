@@ -18,7 +18,7 @@ import redis.asyncio as redis
 
 from core.backends.valkey import ROOT, client
 from core.errors import StoreUnavailable
-from loadtests.evidence import (
+from loadtests.record.evidence import (
     DeliveryRow,
     EventRow,
     LiveOrder,

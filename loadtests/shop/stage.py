@@ -16,7 +16,7 @@ from core.sale.catalog.product import Product
 from core.sale.catalog.store import put_products
 from core.sale.delivery.vault import Vault
 from core.settings import Settings
-from loadtests.plan import BUYER_LIMIT, cold_skus
+from loadtests.generator.plan import BUYER_LIMIT, cold_skus
 
 HOT_SKU: Final = "hot"
 COLD_STOCK: Final = 100  # keys of each cold SKU

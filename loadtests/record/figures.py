@@ -18,9 +18,9 @@ from hdrh.histogram import HdrHistogram
 from core.clock import parse_iso8601
 from loadtests.checkers import one_key_one_buyer
 from loadtests.checkers.answers import has_order, is_refused, is_sent
-from loadtests.evidence import Evidence, PostgresState
-from loadtests.history import Attempt
-from loadtests.summary import (
+from loadtests.record.evidence import Evidence, PostgresState
+from loadtests.record.history import Attempt
+from loadtests.record.summary import (
     Cost,
     Generator,
     Keys,

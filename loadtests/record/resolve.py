@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from core.ids import Names
-from loadtests import contract
-from loadtests.buyer import place_attempt, state_attempt
-from loadtests.contract import Placed, Reply, Wire
-from loadtests.gateway import Gateway, Payer, is_definite
-from loadtests.history import Attempt, Charge, read, read_charges
-from loadtests.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator import contract
+from loadtests.generator.buyer import place_attempt, state_attempt
+from loadtests.generator.contract import Placed, Reply, Wire
+from loadtests.generator.gateway import Gateway, Payer, is_definite
+from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.record.history import Attempt, Charge, read, read_charges
 
 TRIES_MOST: Final = 5
 TIMEOUT_S: Final = 5.0

@@ -11,8 +11,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from loadtests.evidence import Finding
 from loadtests.machine import Machine
+from loadtests.record.evidence import Finding
 
 SCHEMA: Final = 1
 Verdict = Literal["pass", "slow", "wrong", "void"]

@@ -22,11 +22,11 @@ import msgspec
 import psutil  # type: ignore[import-untyped]  # comes with locust
 
 from core.errors import BadInput, Fault
-from loadtests.deployment import Deployment
-from loadtests.paced import Order
-from loadtests.rolling import Told, workers_of
-from loadtests.siege import LIFE_S, Fate
-from loadtests.stage import HOT_SKU, set_stage
+from loadtests.shop.deployment import Deployment
+from loadtests.shop.stage import HOT_SKU, set_stage
+from loadtests.trials.paced import Order
+from loadtests.trials.rolling import Told, workers_of
+from loadtests.trials.siege import LIFE_S, Fate
 
 NUMBERS: Final = {"slow_head": 2_000, "slow_body": 500, "slow_read": 500}
 FULL_S: Final = max(LIFE_S[kind] for kind in NUMBERS)  # after so long all are there
@@ -187,8 +187,8 @@ def measure(deployment: Deployment, options: Options, told: Told) -> Measured:
     phases: list[Phase] = []
     fates: dict[str, Fate] = {}
     with (
-        _Child("loadtests.siege", *where, numbers) as siege,
-        _Child("loadtests.paced", *where, HOT_SKU, str(options.rate)) as buyers,
+        _Child("loadtests.trials.siege", *where, numbers) as siege,
+        _Child("loadtests.trials.paced", *where, HOT_SKU, str(options.rate)) as buyers,
     ):
         siege.line()
         told.words = lambda: "warming up"

@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from core.errors import Fault
-from loadtests.parts import log_tail
+from loadtests.shop.parts import log_tail
 
 PREFIX: Final = b"FLASHPROOF "
-_SCENARIOS: Final = Path(__file__).resolve().parent / "scenarios"
+_SCENARIOS: Final = Path(__file__).resolve().parent.parent / "scenarios"
 _STOP_S: Final = 10.0
 
 

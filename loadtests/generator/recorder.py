@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import msgspec
 from hdrh.histogram import HdrHistogram
 
-from loadtests.history import Attempt, Charge
+from loadtests.record.history import Attempt, Charge
 
 LATENCY_US_MOST: Final = 60_000_000
 DIGITS: Final = 3

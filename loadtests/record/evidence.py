@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from loadtests.history import Attempt, Charge
+from loadtests.record.history import Attempt, Charge
 
 
 class ProductRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -16,12 +16,12 @@ from typing import Final
 import gevent
 import msgspec
 
-from loadtests.alarm import Alarm
-from loadtests.arrivals import Arrivals
-from loadtests.crew import Crew
-from loadtests.history import Attempt, Result
-from loadtests.plan import Plan
-from loadtests.recorder import Buckets, Recorder
+from loadtests.generator.alarm import Alarm
+from loadtests.generator.arrivals import Arrivals
+from loadtests.generator.crew import Crew
+from loadtests.generator.plan import Plan
+from loadtests.generator.recorder import Buckets, Recorder
+from loadtests.record.history import Attempt, Result
 
 UNDER_WAY_MOST: Final = 20_000
 DRAIN_MOST_S: Final = 15.0

@@ -29,7 +29,7 @@ from core.errors import BadInput, Fault
 from core.local.restarts import Restarts
 from core.local.stores import LocalStores
 from core.settings import DRAIN_MOST_S, Settings
-from loadtests.parts import Command, Part, cpu_seconds, log_tail
+from loadtests.shop.parts import Command, Part, cpu_seconds, log_tail
 
 CORE: Final = (sys.executable, "-m", "core")
 STOP_MOST_S: Final = DRAIN_MOST_S + 5.0

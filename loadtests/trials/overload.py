@@ -37,9 +37,9 @@ from benchmarks.ceiling import stage
 from benchmarks.ceiling.asks import HOST, Spec, asks
 from core.errors import BadInput, Fault
 from core.settings import Settings
-from loadtests.deployment import Deployment
-from loadtests.flood import BUCKET_S, Done, Phase, Plan, Told
 from loadtests.machine import Machine, describe_machine, git_commit, point_latest
+from loadtests.shop.deployment import Deployment
+from loadtests.trials.flood import BUCKET_S, Done, Phase, Plan, Told
 
 PEAK_CONNECTIONS: Final = 256
 PEAK_S: Final = 4.0
@@ -252,7 +252,7 @@ def _drive(shop: Deployment, connections: int, first: int, phases: list[Phase]) 
     watch = [one for what in ("serve", "valkey") for one in _family(shop.pid(what))]
     plan = Plan(shop.settings.port, connections, first, base64.b64encode(shop.settings.secret).decode(), phases, watch)
     ran = subprocess.run(
-        [sys.executable, "-m", "loadtests.flood", msgspec.json.encode(plan).decode()],
+        [sys.executable, "-m", "loadtests.trials.flood", msgspec.json.encode(plan).decode()],
         stdout=subprocess.PIPE,
         timeout=_DRIVER_MOST_S,
         check=False,

@@ -14,7 +14,7 @@ import msgspec
 
 from core.clock import parse_iso8601
 from core.ids import parse_order_id
-from loadtests.history import Result
+from loadtests.record.history import Result
 
 CALLBACK_PATH: Final = "/v1/payments/sandbox/callback"
 RETRY_AFTER_MOST_S: Final = 10.0

@@ -12,10 +12,10 @@ from typing import Final, Protocol
 import msgspec
 
 from core.clock import iso8601
-from loadtests import contract
-from loadtests.contract import Placed, Reply, Wire
-from loadtests.history import Attempt, Charge
-from loadtests.plan import Plan, backoff_us
+from loadtests.generator import contract
+from loadtests.generator.contract import Placed, Reply, Wire
+from loadtests.generator.plan import Plan, backoff_us
+from loadtests.record.history import Attempt, Charge
 
 CALLBACK_TIMEOUT_S: Final = 10.0
 CALLBACK_TRIES_MOST: Final = 8

@@ -13,12 +13,12 @@ import msgspec
 
 from core.ids import Names
 from core.sale.orders.order import SETTLED, State
-from loadtests import contract
-from loadtests.contract import Placed, Reply, Wire
-from loadtests.gateway import CALLBACK_TRIES_MOST, Ask, Gateway, Payer, RunClock
-from loadtests.history import Attempt, Charge, Op
-from loadtests.plan import Plan, backoff_us
-from loadtests.recorder import Recorder
+from loadtests.generator import contract
+from loadtests.generator.contract import Placed, Reply, Wire
+from loadtests.generator.gateway import CALLBACK_TRIES_MOST, Ask, Gateway, Payer, RunClock
+from loadtests.generator.plan import Plan, backoff_us
+from loadtests.generator.recorder import Recorder
+from loadtests.record.history import Attempt, Charge, Op
 
 PLACE_TIMEOUT_S: Final = 10.0
 PLACE_RETRIES_MOST: Final = 3

@@ -23,9 +23,9 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 from gevent.socket import wait
 
-from loadtests import contract
-from loadtests.contract import Reply
-from loadtests.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator import contract
+from loadtests.generator.contract import Reply
+from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
 
 _READ, _WRITE = 1, 2  # libev's event bits
 _RECEIVE_BYTES: Final = 65_536

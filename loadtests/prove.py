@@ -6,14 +6,11 @@ The order: stores, server and projector up → catalog and keys in → one Locus
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -23,27 +20,25 @@ import msgspec
 from core.errors import BadInput, FlashproofError
 from core.settings import to_environment
 from loadtests import judge
-from loadtests.faults import FAULTS
 from loadtests.generator.load import run_locust
+from loadtests.generator.scenario import HOT_SKU
 from loadtests.machine import describe_machine, git_commit, point_latest
+from loadtests.options import Options, read_options
 from loadtests.progress import Progress
 from loadtests.record import collect
 from loadtests.record.resolve import resolve
-from loadtests.record.summary import Budgets, Generator, Incident, Run
+from loadtests.record.summary import Generator, Incident, Run
 from loadtests.report import html, terminal
 from loadtests.shop.deployment import CORE, Deployment
-from loadtests.shop.kills import Kill, Timetable, parse_kills
+from loadtests.shop.kills import Kill, Timetable
 from loadtests.shop.parts import worker_of
 from loadtests.shop.quiet import versions as stores_versions
 from loadtests.shop.quiet import wait_quiet
-from loadtests.shop.stage import HOT_SKU, THINK_SHARE, hold_ms, set_stage
+from loadtests.shop.stage import set_stage
 from profiles.capture import Capture
 
 EXIT_VOID: Final = 3
-ACCEPTED_P99_MS: Final = 100.0
 QUIET_MOST_S: Final = 30.0
-DRAIN_S: Final = 20.0
-_WANTED: Final = ("sold_out", "replay", "conflict", "expiry", "resale", "late_payment", "limit", "delivery")
 _PACKAGES: Final = ("locust", "aiohttp", "uvloop", "redis", "asyncpg")
 _NOT_TESTED: Final = (
     "More than one machine: load, server and stores shared this one's cores and its memory bus.",
@@ -52,31 +47,12 @@ _NOT_TESTED: Final = (
 )
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for."""
-
-    rate: float
-    seconds: float
-    stock: int
-    seed: int
-    cold: int
-    workers: int
-    drain: float
-    p99_ms: float
-    kills: tuple[Kill, ...]
-    lane: str
-    fault: str
-    profile: bool
-    report: Path
-    command: str
-
-
 def main(argv: Sequence[str]) -> int:
     """Run a whole flash sale with real stores, check everything, print the verdict.
 
     Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (proves nothing), 64 bad usage.
     """
-    options = read_options(argv)
+    options = read_options(argv, main.__doc__ or "")
     try:
         options.report.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,76 +78,6 @@ def main(argv: Sequence[str]) -> int:
     return judge.exit_code(summary)
 
 
-def read_options(argv: Sequence[str]) -> Options:
-    """Return the checked options.
-
-    Raises:
-        BadInput: one is out of bounds.
-    """
-    about, _, codes = (main.__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(prog="flashproof prove", description=about, epilog=" ".join(codes.split()))
-    add = parser.add_argument
-    add("--rate", type=float, default=2000.0, help="attempts a second (default 2000)")
-    add("--seconds", type=float, default=20.0, help="how long buyers arrive (default 20)")
-    add("--stock", type=int, help="keys of the hot SKU (default: a quarter of all attempts, 10,000 of 40,000)")
-    add("--seed", type=int, default=1, help="the same seed gives the same crowd (default 1)")
-    add("--cold", type=int, default=200, help="how many other SKUs are on sale (default 200)")
-    add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
-    add("--lane", choices=("on", "off"), default="on", help="off: all through aiohttp, to compare (default on)")
-    add("--drain", type=float, default=DRAIN_S, help="seconds the last buyers may go on afterwards (default 20)")
-    add("--p99-ms", type=float, default=ACCEPTED_P99_MS, help="budget: accepted orders' p99 (default 100)")
-    add(
-        "--kill",
-        default="",
-        metavar="PART@S,…",
-        help="kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13",
-    )
-    add("--report", type=Path, metavar="DIR", help="where the run is written (default out/prove/<run id>)")
-    add("--profile", action="store_true", help="also draw flame graphs of a server worker and the projector (py-spy)")
-    add("--fault", default="", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
-    wanted = options.rate * options.seconds / 4
-    if options.stock is None:  # out of bounds or no number: the bounds below say which option is wrong
-        options.stock = round(wanted) if 1 <= wanted <= 1_000_000 else 1
-    bounds = (
-        ("--rate", options.rate, 1, 50_000),
-        ("--seconds", options.seconds, 1, 3_600),
-        ("--stock", options.stock, 1, 1_000_000),
-        ("--seed", options.seed, 0, 2**31),
-        ("--cold", options.cold, 0, 1_000),
-        ("--workers", options.workers, 1, 64),
-        ("--drain", options.drain, 0, 600),
-        ("--p99-ms", options.p99_ms, 0.001, 60_000),
-    )
-    for name, value, least, most in bounds:
-        if not least <= value <= most:  # also refuses nan
-            raise BadInput(f"{name} must be from {least:,} to {most:,}, not {value}")
-    if options.fault and options.fault not in FAULTS:
-        raise BadInput(f"--fault: there are {', '.join(FAULTS)}")
-    kills = parse_kills(options.kill)
-    if kills and kills[-1].at_s >= options.seconds:
-        raise BadInput(
-            f"--kill: {kills[-1].what}@{kills[-1].at_s:g} would come after the sale of {options.seconds:g} s"
-        )
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{options.seed}-{os.getpid()}"
-    return Options(
-        rate=options.rate,
-        seconds=options.seconds,
-        stock=options.stock,
-        seed=options.seed,
-        cold=options.cold,
-        workers=options.workers,
-        drain=options.drain,
-        p99_ms=options.p99_ms,
-        kills=kills,
-        lane=options.lane,
-        fault=options.fault,
-        profile=options.profile,
-        report=options.report or Path("out/prove") / run_id,
-        command=shlex.join(["flashproof", "prove", *argv]),
-    )
-
-
 def run_sale(options: Options, progress: Progress) -> None:
     """Run the sale and leave all evidence as files in the run's directory.
 
@@ -183,7 +89,16 @@ def run_sale(options: Options, progress: Progress) -> None:
     environment = {"FLASHPROOF_LANE": options.lane}
     with Deployment(options.report, workers=options.workers, launcher=launcher, environment=environment) as shop:
         shop.wait_ready()
-        set_stage(shop.settings, options.stock, options.cold, progress.step, hold_ms(options.seconds))
+        stage = options.scenario.stage
+        set_stage(
+            shop.settings,
+            options.stock,
+            options.cold,
+            progress.step,
+            stage.hold_ms(options.seconds),
+            cold_stock=stage.cold_stock,
+            limit=stage.buyer_limit,
+        )
         captures = _captures(options, shop)
         cpu_before, began = shop.cpu_seconds(), time.time()
         undone = _generate(options, shop, progress)
@@ -255,20 +170,23 @@ def _generate(options: Options, shop: Deployment, progress: Progress) -> list[Ki
         if began is not None:
             timetable.due(time.monotonic() - began)
 
+    stage = options.scenario.stage
     arguments = {
         "--host": shop.url,
+        "--fp-arrivals": options.arrivals,
         "--fp-rate": str(options.rate),
         "--fp-seconds": str(options.seconds),
         "--fp-seed": str(options.seed),
         "--fp-cold": str(options.cold),
         "--fp-hot-sku": HOT_SKU,
-        "--fp-think": str(hold_ms(options.seconds) * THINK_SHARE / 1000),
+        "--fp-think": str(stage.hold_ms(options.seconds) * stage.think_share / 1000),
+        "--fp-stock": str(options.stock),
         "--fp-out": str(options.report),
         "--fp-drain": str(options.drain),
     }
     most_s = options.seconds + options.drain + 30.0
     log = options.report / "logs" / "locust.log"
-    run_locust("flash_sale", arguments, to_environment(shop.settings), log, most_s, tick)
+    run_locust(options.scenario.name, arguments, to_environment(shop.settings), log, most_s, tick)
     return timetable.left
 
 
@@ -303,25 +221,24 @@ def _run(
     versions: dict[str, str],
     quiet_after_s: float | None,
 ) -> Run:
-    budget_us = None if options.kills else round(options.p99_ms * 1000)
     not_tested = list(_NOT_TESTED)
     if options.kills:
         not_tested.append("Latency: processes were killed on purpose, so no latency budget applies.")
     return Run(
         run_id=options.report.name,
-        scenario="flash_sale",
+        scenario=options.scenario.name,
         seed=options.seed,
         rate=options.rate,
         seconds=options.seconds,
         stock=options.stock,
         hot_sku=HOT_SKU,
         cold_skus=options.cold,
-        budgets=Budgets(accepted_p99_us=budget_us),
+        budgets=options.budgets,
         machine=describe_machine(),
         git_commit=git_commit(),
         started_at=str(generator.started_at),
         command=options.command,
-        wanted=list(_WANTED),
+        wanted=list(options.scenario.wanted),
         versions=versions,
         cpu_seconds=cpu,
         incidents=incidents,

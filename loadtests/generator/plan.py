@@ -15,22 +15,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-BUYER_LIMIT: Final = 2  # units one buyer may have of one product; the catalog of the run must say the same
-HOT_SHARE: Final = 0.85  # arrivals that want the hot SKU
-TWO_UNITS_SHARE: Final = 0.10
-AGAIN_SHARE: Final = 0.05  # the same request once more: half of them at the same time, half straight after
-CONFLICT_SHARE: Final = 0.02  # the same idempotency key with another order
-GREEDY_SHARE: Final = 0.02  # an earlier buyer comes again
-TOO_MANY_SHARE: Final = 0.01  # more in one order than a buyer may have
-NEVER_PAY_SHARE: Final = 0.10
-PAY_LATE_SHARE: Final = 0.02
-CANCEL_SHARE: Final = 0.02
-TWICE_SHARE: Final = 0.02  # the paid callback twice: half of them at once, half seconds later
-STARTED_SHARE: Final = 0.01  # a `started` callback that arrives after the `paid` one
-WATCH_EARLY_SHARE: Final = 0.40  # payers who wait for their key from before they pay
-WATCH_AFTER_SHARE: Final = 0.40  # payers who wait from after they paid
-POLL_SHARE: Final = 0.15  # payers who look once, a second later; the rest never look
-THINK_MOST_US: Final = 500_000  # from the answer to paying, unless the run says otherwise
+from loadtests.generator.manners import THINK_MOST_US, Manners
+
+BUYER_LIMIT: Final = 2  # units one buyer may have of one product, unless the stage says otherwise
 GREEDY_REACH: Final = 1_000  # how far back the earlier buyer of a greedy arrival may be
 _WHOLE: Final = 2**32
 _DRAWS: Final = struct.Struct("<16I")
@@ -38,6 +25,7 @@ _DRAWS: Final = struct.Struct("<16I")
 Ending = Literal["pay", "never", "late", "cancel"]
 Watch = Literal["early", "after", "poll", "none"]
 Callbacks = Literal["once", "twice", "twice_later", "started_after"]
+Retries = Literal["patient", "budget", "no_budget"]
 
 
 def _choice(*shares: tuple[float, str], rest: str) -> Callable[[int], Any]:
@@ -45,14 +33,6 @@ def _choice(*shares: tuple[float, str], rest: str) -> Callable[[int], Any]:
     edges = tuple(int(edge * _WHOLE) for edge in accumulate(share for share, _ in shares))
     words = (*(word for _, word in shares), rest)
     return lambda draw: words[bisect_right(edges, draw)]
-
-
-_AGAIN: Final = _choice((AGAIN_SHARE / 2, "at_once"), (AGAIN_SHARE / 2, "after"), rest="")
-_ENDING: Final = _choice((NEVER_PAY_SHARE, "never"), (PAY_LATE_SHARE, "late"), (CANCEL_SHARE, "cancel"), rest="pay")
-_WATCH: Final = _choice((WATCH_EARLY_SHARE, "early"), (WATCH_AFTER_SHARE, "after"), (POLL_SHARE, "poll"), rest="none")
-_CALLBACKS: Final = _choice(
-    (TWICE_SHARE / 2, "twice"), (TWICE_SHARE / 2, "twice_later"), (STARTED_SHARE, "started_after"), rest="once"
-)
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
@@ -73,35 +53,78 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     callbacks: Callbacks
     gap_us: int  # until the callback that comes later
     jitter: float  # 0..1, for this buyer's pauses between retries
+    looks: int = 0  # product pages looked at before ordering
+    look_us: int = 0  # how long each is looked at
+    come_back_us: int = 0  # told sold_out, asks again after this; 0: does not
+    retries: Retries = "patient"
 
 
 class Crowd:
     """All arrivals of one seed."""
 
-    __slots__ = ("_cold", "_hot", "_seed", "_state", "_think_most_us")
+    __slots__ = (
+        "_again", "_callbacks", "_cold", "_ending", "_hot", "_limit", "_manners", "_state", "_stock", "_tag",
+        "_think_most_us", "_watch",
+    )  # fmt: skip
 
-    def __init__(self, seed: int, hot_sku: str, cold: int, think_most_us: int = THINK_MOST_US) -> None:
-        """Take the seed, the hot SKU, the number of cold SKUs (``cold_skus`` names them), and how long buyers take at
-        most from the answer to paying (µs; uniform from 0).
+    def __init__(
+        self,
+        seed: int,
+        hot_sku: str,
+        cold: int | tuple[str, ...],
+        think_most_us: int = THINK_MOST_US,
+        manners: Manners = Manners(),  # noqa: B008  # frozen
+        *,
+        limit: int = BUYER_LIMIT,
+        stock: int = 0,
+        tag: str = "",
+    ) -> None:
+        """Gather the crowd.
+
+        Args:
+            seed: the same seed gives the same crowd.
+            hot_sku: what most want.
+            cold: the other SKUs, or how many there are (``cold_skus`` names them).
+            think_most_us: how long buyers take at most from the answer to paying (uniform from 0).
+            manners: how they behave.
+            limit: units one buyer may have of one SKU.
+            stock: units of the hot SKU, for crowds that plan by it.
+            tag: stands in the names of buyers and keys; so a second run on the same shop is no replay of the first.
         """
-        self._think_most_us = think_most_us
-        self._seed, self._hot, self._cold = seed, hot_sku, cold_skus(cold)
+        self._think_most_us, self._manners, self._limit, self._stock = think_most_us, manners, limit, stock
+        self._tag, self._hot = tag or str(seed), hot_sku
+        self._cold = cold_skus(cold) if isinstance(cold, int) else cold
         self._state = hashlib.blake2b(f"crowd {seed} ".encode(), digest_size=_DRAWS.size)
+        self._again = _choice((manners.again / 2, "at_once"), (manners.again / 2, "after"), rest="")
+        self._ending = _choice(
+            (manners.never_pay, "never"), (manners.pay_late, "late"), (manners.cancel, "cancel"), rest="pay"
+        )
+        self._watch = _choice(
+            (manners.watch_early, "early"), (manners.watch_after, "after"), (manners.poll, "poll"), rest="none"
+        )
+        self._callbacks = _choice(
+            (manners.twice / 2, "twice"),
+            (manners.twice / 2, "twice_later"),
+            (manners.started_after, "started_after"),
+            rest="once",
+        )
 
     def plan(self, number: int) -> Plan:
         """Return what arrival ``number`` does. Some microseconds, no state."""
-        draws = self._draws(number)
-        want, two, again, conflict, limit, ending, think, late, watch, calls, gap, jitter, other = draws[:13]
-        sku, buyer, why = self._sku(want), f"b{self._seed}-{number}", "first"
-        quantity = 2 if two < TWO_UNITS_SHARE * _WHOLE else 1
-        if limit < TOO_MANY_SHARE * _WHOLE:
-            why, quantity = "over_limit", BUYER_LIMIT + 1
-        elif limit < (TOO_MANY_SHARE + GREEDY_SHARE) * _WHOLE and number > 0:
+        draws, manners = self._draws(number), self._manners
+        want, two, again, conflict, limit, ending, think, late, watch, calls, gap, jitter, other, looks, back, group = (
+            draws
+        )
+        sku, buyer, why = self._sku(want), f"b{self._tag}-{number}", "first"
+        quantity = 2 if two < manners.two_units * _WHOLE else 1
+        if limit < manners.too_many * _WHOLE:
+            why, quantity = "over_limit", self._limit + 1
+        elif limit < (manners.too_many + manners.greedy) * _WHOLE and number > 0:
             # The whole limit for someone who may hold something: refused if that earlier order stands.
             earlier = self.plan(number - 1 - other % min(number, GREEDY_REACH))
-            why, quantity, buyer, sku = "over_limit", BUYER_LIMIT, earlier.buyer, earlier.sku
+            why, quantity, buyer, sku = "over_limit", self._limit, earlier.buyer, earlier.sku
         other_order = None
-        if conflict < CONFLICT_SHARE * _WHOLE:
+        if conflict < manners.conflict * _WHOLE:
             swap = self._cold[other % len(self._cold)] if self._cold and other & 1 else sku
             other_order = (swap, quantity) if swap != sku else (sku, 3 - min(quantity, 2))
         return Plan(
@@ -110,22 +133,35 @@ class Crowd:
             buyer=buyer,
             sku=sku,
             quantity=quantity,
-            idempotency_key=f"k{self._seed}-{number}",
-            again=_AGAIN(again),
+            idempotency_key=f"k{self._tag}-{number}",
+            again=self._again(again),
             conflict=other_order,
-            ending=_ENDING(ending),
+            ending=self._ending(ending),
             think_us=think * self._think_most_us // _WHOLE,
             late_us=300_000 + late * 700_000 // _WHOLE,
-            watch=_WATCH(watch),
-            callbacks=_CALLBACKS(calls),
+            watch=self._watch(watch),
+            callbacks=self._callbacks(calls),
             gap_us=1_000_000 + gap * 2_000_000 // _WHOLE,
             jitter=jitter / _WHOLE,
+            looks=1 + looks * manners.looks_most // _WHOLE if manners.looks_most else 0,
+            look_us=think * manners.look_us // _WHOLE,
+            come_back_us=100_000 + jitter * manners.come_back_us // _WHOLE if back < manners.come_back * _WHOLE else 0,
+            retries=self._retries(group),
         )
 
     def _sku(self, draw: int) -> str:
-        if draw < HOT_SHARE * _WHOLE or not self._cold:
+        if draw < self._manners.hot * _WHOLE or not self._cold:
             return self._hot
-        return self._cold[draw % len(self._cold)]
+        if self._manners.skew == 1.0:
+            return self._cold[draw % len(self._cold)]
+        hot = self._manners.hot
+        even = (draw / _WHOLE - hot) / (1.0 - hot)  # what is left of the draw, from 0 to 1
+        return self._cold[int(len(self._cold) * even**self._manners.skew)]
+
+    def _retries(self, draw: int) -> Retries:
+        if self._manners.no_budget < 0:
+            return "patient"
+        return "no_budget" if draw < self._manners.no_budget * _WHOLE else "budget"
 
     def _draws(self, number: int) -> tuple[int, ...]:
         """Return 16 independent 32-bit numbers: one keyed hash is cheaper than seeding a generator."""

@@ -22,8 +22,9 @@ import msgspec
 import psutil  # type: ignore[import-untyped]  # comes with locust
 
 from core.errors import BadInput, Fault
+from loadtests.generator.scenario import HOT_SKU
 from loadtests.shop.deployment import Deployment
-from loadtests.shop.stage import HOT_SKU, set_stage
+from loadtests.shop.stage import set_stage
 from loadtests.trials.paced import Order
 from loadtests.trials.rolling import Told, workers_of
 from loadtests.trials.siege import LIFE_S, Fate

@@ -29,9 +29,10 @@ import psutil  # type: ignore[import-untyped]  # comes with locust
 
 from core.errors import BadInput, Fault
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator.scenario import HOT_SKU
 from loadtests.shop.deployment import Deployment
 from loadtests.shop.parts import log_tail
-from loadtests.shop.stage import HOT_SKU, set_stage
+from loadtests.shop.stage import set_stage
 
 STOCK: Final = 5_000  # more than buyers can hold at once: what they do not pay is free again after HOLD_MS
 HOLD_MS: Final = 2_000

@@ -1,0 +1,222 @@
+"""A scenario as a stock Locust file sees it: one user whose only task dispatches every arrival of the plan.
+
+Official seams only: a ``User``, ``init_command_line_parser``, ``init``, ``request`` and ``process_exit_code``.
+Exit codes: 0 the plan was run, 1 it was not, 3 the shop could not be reached, 64 bad usage.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import gevent
+import msgspec
+from locust import User, events, task
+from locust.exception import StopUser
+
+from core.clock import iso8601
+from core.ids import Names
+from core.settings import variable
+from loadtests.generator.arrivals import Arrivals
+from loadtests.generator.buyer import World, play
+from loadtests.generator.client import Client, RefusedError
+from loadtests.generator.contract import Wire
+from loadtests.generator.crew import Crew
+from loadtests.generator.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
+from loadtests.generator.gateway import Gateway
+from loadtests.generator.locust_stats import LocustStats
+from loadtests.generator.manners import THINK_MOST_US
+from loadtests.generator.plan import Crowd
+from loadtests.generator.recorder import Recorder
+from loadtests.generator.scenario import HOT_SKU, Scenario, arrivals_of
+
+ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
+WAIT_CONNECTIONS_MOST: Final = 3_500  # both together stay below the 10,000 files Locust asks the system for
+WARM_CONNECTIONS: Final = 64
+COLD_MOST: Final = 10_000
+THINK_MOST_S: Final = 600.0
+PROGRESS_PREFIX: Final = "FLASHPROOF "
+EXIT_NOT_RUN, EXIT_NO_SHOP, EXIT_USAGE = 1, 3, 64
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The run's options, checked."""
+
+    scenario: str
+    host: str
+    port: int
+    arrivals: Arrivals
+    crowd: Crowd
+    out_dir: Path
+    drain_s: float
+    names: Names
+    sandbox_secret: bytes
+
+
+def user_of(scenario: Scenario) -> type[User]:
+    """Return the Locust user that plays a scenario, its options added to Locust's own."""
+    events.init_command_line_parser.add_listener(partial(add_options, scenario))
+    events.init.add_listener(partial(check_options, scenario))
+    name = "".join(word.capitalize() for word in scenario.name.split("_"))
+    return type(name, (Visitors,), {"scenario": scenario, "fixed_count": 1, "__doc__": scenario.story})
+
+
+def add_options(scenario: Scenario, parser: Any) -> None:
+    """Add the scenario's options to Locust's own."""
+    stage = scenario.stage
+    group = parser.add_argument_group(f"Flashproof: {scenario.name}")
+    group.add_argument("--fp-arrivals", default=scenario.arrivals, help="how they come")
+    group.add_argument("--fp-rate", type=float, default=scenario.rate, help="arrivals a second")
+    group.add_argument("--fp-seconds", type=float, default=scenario.seconds, help="how long arrivals come")
+    group.add_argument("--fp-seed", type=int, default=1, help="same seed, same crowd")
+    group.add_argument("--fp-out", default="out/load", help="directory for history.jsonl and the other files")
+    group.add_argument("--fp-cold", type=int, default=stage.cold, help="how many cold SKUs there are")
+    group.add_argument("--fp-think", type=float, default=THINK_MOST_US / 1e6, help="seconds to paying, at most")
+    group.add_argument("--fp-hot-sku", default=HOT_SKU, help="the SKU most buyers want")
+    group.add_argument("--fp-stock", type=int, help="units of that SKU, for crowds that plan by it")
+    group.add_argument("--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards")
+
+
+def check_options(scenario: Scenario, environment: Any, **_: Any) -> None:
+    """Refuse bad options before anything is sent, in one line."""
+    if environment.parsed_options is None:
+        return
+    try:
+        environment.flashproof = read_options(scenario, environment.parsed_options)
+    except ValueError as error:
+        sys.stderr.write(f"{scenario.name}: {error}\n")
+        raise SystemExit(EXIT_USAGE) from error
+
+
+def read_options(scenario: Scenario, parsed: Any) -> Options:
+    """Return the run's options.
+
+    Raises:
+        ValueError: one is missing or wrong; the message says which and what to write.
+    """
+    url = urlsplit(parsed.host or "")
+    if url.scheme != "http" or not url.hostname or url.path not in ("", "/"):
+        raise ValueError(f"--host must look like http://127.0.0.1:8080, not {parsed.host!r}")
+    if not 0 <= parsed.fp_think <= THINK_MOST_S:
+        raise ValueError(f"--fp-think must be 0 to {THINK_MOST_S:g} seconds, not {parsed.fp_think}")
+    if not 0 <= parsed.fp_cold <= COLD_MOST:
+        raise ValueError(f"--fp-cold must be 0 to {COLD_MOST}, not {parsed.fp_cold}")
+    if not 0 <= parsed.fp_drain <= 600:
+        raise ValueError(f"--fp-drain must be 0 to 600 seconds, not {parsed.fp_drain}")
+    arrivals = arrivals_of(parsed.fp_arrivals, parsed.fp_rate, parsed.fp_seconds)
+    stage = scenario.stage
+    return Options(
+        scenario=scenario.name,
+        host=url.hostname,
+        port=url.port or 80,
+        arrivals=arrivals,
+        crowd=scenario.crowd(
+            parsed.fp_seed,
+            parsed.fp_hot_sku,
+            parsed.fp_cold,
+            round(parsed.fp_think * 1e6),
+            scenario.manners,
+            limit=stage.buyer_limit,
+            stock=parsed.fp_stock or stage.stock(arrivals.total),
+        ),
+        out_dir=Path(parsed.fp_out),
+        drain_s=parsed.fp_drain,
+        names=Names(_secret("secret", 32)),
+        sandbox_secret=_secret("sandbox_secret", 16),
+    )
+
+
+def _secret(field: str, bytes_least: int) -> bytes:
+    name = variable(field)
+    try:
+        secret = base64.b64decode(os.environ.get(name, ""), validate=True)
+    except binascii.Error:
+        secret = b""
+    if len(secret) < bytes_least:
+        raise ValueError(f"{name} must be the shop's own: base64 of {bytes_least} bytes or more")
+    return secret
+
+
+class Visitors(User):  # type: ignore[misc]  # Locust is untyped here
+    """The one user; the crowd lives in its dispatcher."""
+
+    abstract = True
+
+    @task  # type: ignore[untyped-decorator]
+    def play_the_plan(self) -> None:
+        """Run the plan once, write its files, and have Locust quit."""
+        environment = self.environment
+        environment.process_exit_code = EXIT_NOT_RUN
+        try:
+            environment.process_exit_code = run(environment, environment.flashproof)
+        finally:
+            gevent.spawn(environment.runner.quit)  # not from here: it kills this very greenlet
+        raise StopUser
+
+
+def run(environment: Any, options: Options) -> int:
+    """Run the sale against the shop and return the process's exit code."""
+    clock = Clock()
+    try:
+        ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST)
+        wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST)
+        ask.warm(WARM_CONNECTIONS)
+    except (OSError, RefusedError) as error:
+        sys.stderr.write(f"{options.scenario}: no shop at {options.host}:{options.port}: {error}\n")
+        return EXIT_NO_SHOP
+    try:
+        recorder = Recorder(options.out_dir, LocustStats(environment))
+    except OSError as error:
+        sys.stderr.write(f"{options.scenario}: --fp-out {options.out_dir}: {error.strerror}\n")
+        return EXIT_USAGE
+    crew = Crew()
+    dispatcher = Dispatcher(
+        options.arrivals,
+        crew,
+        options.crowd.plan,
+        lambda plan, due_us: play(world, plan, due_us),
+        recorder,
+        clock,
+        drain_most_s=options.drain_s,
+        show=show,
+        waited=lambda: ask.waited + wait.waited,
+        iso=iso8601,
+    )
+    wire = Wire(f"{options.host}:{options.port}")
+    world = World(
+        wire=wire,
+        ask=ask.request,
+        wait=wait.request,
+        gateway=Gateway(options.sandbox_secret, wire, ask.request, recorder, clock, _sleep_us),
+        recorder=recorder,
+        names=options.names,
+        clock=clock,
+        sleep_us=_sleep_us,
+        spawn=crew.start,
+        ask_beside=crew.ask,
+    )
+    generated = dispatcher.run()
+    for client in (ask, wait):
+        client.close()
+    recorder.close()
+    encoded = msgspec.json.format(msgspec.json.encode(generated), indent=1) + b"\n"
+    (options.out_dir / "generator.json").write_bytes(encoded)
+    if crew.faults:
+        sys.stderr.write(f"{options.scenario}: {crew.faults} faults, the first:\n{crew.first_fault}\n")
+    return 0 if generated.complete else EXIT_NOT_RUN
+
+
+def show(progress: Progress) -> None:
+    """Print one line of progress for whoever started the process."""
+    sys.stdout.write(f"{PROGRESS_PREFIX}{msgspec.json.encode(progress).decode()}\n")
+    sys.stdout.flush()
+
+
+def _sleep_us(pause_us: int) -> None:
+    gevent.sleep(pause_us / 1e6)

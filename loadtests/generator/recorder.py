@@ -109,6 +109,7 @@ class Recorder:
         self._history_buffer = bytearray()
         self._encoder = msgspec.json.Encoder()
         self._buckets: dict[str, Buckets] = {}
+        self._service: dict[str, Buckets] = {}
         self._window: list[int] = []
         self.firsts: dict[str, int] = {}  # outcome -> arrivals whose first place attempt ended so
         self.requests = self.accepted = self.keys_shown = 0
@@ -131,6 +132,7 @@ class Recorder:
         self.requests += 1
         latency_us = attempt.done_us - (from_us if from_us >= 0 else attempt.intended_us)
         self.latency(name, latency_us)
+        _add(self._service, name, attempt.done_us - attempt.sent_us)
         if name == "accepted":
             self.accepted += 1
             if len(self._window) < WINDOW_MOST:
@@ -149,12 +151,7 @@ class Recorder:
 
     def latency(self, name: str, latency_us: int) -> None:
         """Count one latency under a name."""
-        buckets = self._buckets.get(name)
-        if buckets is None:
-            if len(self._buckets) >= NAMES_MOST:
-                name = "other"
-            buckets = self._buckets.setdefault(name, Buckets())
-        buckets.add(latency_us)
+        _add(self._buckets, name, latency_us)
 
     def window_p99_us(self) -> int:
         """Return p99 of the orders accepted since this was last asked (0: none)."""
@@ -172,9 +169,21 @@ class Recorder:
         self.flush()
         self._charges.close()
         self._history.close()
-        summaries = {name: buckets.summary() for name, buckets in sorted(self._buckets.items())}
+        summaries = {
+            beginning: {name: buckets.summary() for name, buckets in sorted(found.items())}
+            for beginning, found in (("latency", self._buckets), ("service", self._service))
+        }
         path = self._out_dir / "histograms.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(summaries), indent=1) + b"\n")
+
+
+def _add(found: dict[str, Buckets], name: str, latency_us: int) -> None:
+    buckets = found.get(name)
+    if buckets is None:
+        if len(found) >= NAMES_MOST:
+            name = "other"
+        buckets = found.setdefault(name, Buckets())
+    buckets.add(latency_us)
 
 
 def _write(file: io.FileIO, buffer: bytearray) -> None:

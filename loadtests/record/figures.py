@@ -7,19 +7,17 @@ counted apart, so that scheduled = Σ outcomes + shed + unsent holds to the last
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
-
-from hdrh.codec import HdrCookieException, HdrLengthException
-from hdrh.histogram import HdrHistogram
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
 from core.clock import parse_iso8601
 from loadtests.checkers import one_key_one_buyer
 from loadtests.checkers.answers import has_order, is_refused, is_sent
 from loadtests.record.evidence import Evidence, PostgresState
 from loadtests.record.history import Attempt
+from loadtests.record.identity import AFTERWARDS
+from loadtests.record.latency import latency_of, latency_of_values, quantile
 from loadtests.record.summary import (
     Cost,
     Generator,
@@ -29,15 +27,12 @@ from loadtests.record.summary import (
     Orders,
     Rates,
     Recorded,
+    Run,
     Window,
 )
 
-FIRST: Final = frozenset({"first", "over_limit"})  # what the schedule itself sends
-AFTERWARDS: Final = frozenset({"resolve"})  # asked after the sale, to close open questions; never part of a rate
 DECIDED_REFUSALS: Final = frozenset({"sold_out", "limit_reached", "sale_not_open", "sale_closed"})
 ALWAYS_SHOWN: Final = ("accepted", "sold_out", "paid_to_delivered")
-_BROKEN: Final = (ValueError, RuntimeError, IndexError, TypeError, zlib.error, HdrCookieException, HdrLengthException)
-_PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 
 
 def outcome_of(attempt: Attempt) -> str:
@@ -47,28 +42,9 @@ def outcome_of(attempt: Attempt) -> str:
     return attempt.outcome or attempt.result
 
 
-def first_places(attempts: Iterable[Attempt]) -> dict[int, Attempt]:
-    """Return each arrival's first place attempt, by the arrival's number."""
-    found: dict[int, Attempt] = {}
-    for attempt in attempts:
-        if attempt.op == "place" and attempt.why not in AFTERWARDS:
-            known = found.get(attempt.arrival)
-            if known is None or (attempt.why in FIRST, -attempt.sent_us) > (
-                known.why in FIRST,
-                -known.sent_us,
-            ):
-                found[attempt.arrival] = attempt
-    return found
-
-
-def sent_arrivals(attempts: Iterable[Attempt]) -> int:
-    """Return how many arrivals were really sent."""
-    return sum(1 for attempt in first_places(attempts).values() if is_sent(attempt))
-
-
-def outcomes(attempts: Sequence[Attempt]) -> dict[str, int]:
-    """Return how the arrivals' first place attempts ended; ``replayed`` counts every retry answered so."""
-    count = Counter(outcome_of(attempt) for attempt in first_places(attempts).values())
+def outcomes(attempts: Sequence[Attempt], firsts: Iterable[Attempt]) -> dict[str, int]:
+    """Return how the arrivals' first attempts ended; ``replayed`` counts every retry answered so."""
+    count = Counter(outcome_of(attempt) for attempt in firsts)
     count["replayed"] = sum(1 for a in attempts if a.op == "place" and a.outcome == "replayed")
     for name in ("accepted", "sold_out", "limit_reached", "unknown"):
         count.setdefault(name, 0)
@@ -122,8 +98,8 @@ def sale_window(attempts: Iterable[Attempt]) -> Window:
     return Window(begin_us=begin or 0, end_us=max(end, begin or 0))
 
 
-def rates(evidence: Evidence, window: Window, started_at: str) -> Rates:
-    """Return what was sold, refused and delivered per second of the sale."""
+def rates(evidence: Evidence, window: Window, run: Run, scheduled: int, firsts: Collection[Attempt]) -> Rates:
+    """Return what was offered, and what was sold, refused and delivered per second of the sale."""
     accepted = refused = 0
     seconds: Counter[int] = Counter()
     for attempt in evidence.attempts:
@@ -134,7 +110,7 @@ def rates(evidence: Evidence, window: Window, started_at: str) -> Rates:
             seconds[(attempt.done_us - window.begin_us) // 1_000_000] += 1
         elif is_refused(attempt) and attempt.outcome in DECIDED_REFUSALS:
             refused += 1
-    start_ms = parse_iso8601(started_at)
+    start_ms = parse_iso8601(run.started_at)
     begin_ms, end_ms = start_ms + window.begin_us / 1000, start_ms + window.end_us / 1000
     delivered = sum(1 for d in evidence.postgres.deliveries if begin_ms <= d.delivered_ms <= end_ms)
     return Rates(
@@ -142,7 +118,14 @@ def rates(evidence: Evidence, window: Window, started_at: str) -> Rates:
         refused_per_s=round(refused / window.seconds, 1),
         delivered_per_s=round(delivered / window.seconds, 1),
         accepted_peak_per_s=float(max(seconds.values(), default=0)),
+        offered_per_s=round(scheduled / run.seconds, 1),
+        achieved_per_s=_achieved(firsts, run.seconds),
     )
+
+
+def _achieved(firsts: Collection[Attempt], seconds: float) -> float:
+    sent_us = [attempt.sent_us for attempt in firsts if is_sent(attempt)]
+    return round(len(sent_us) / max(seconds, max(sent_us, default=0) / 1_000_000), 1)
 
 
 def costs(cpu_seconds: dict[str, float], accepted: int) -> Cost:
@@ -160,29 +143,8 @@ def costs(cpu_seconds: dict[str, float], accepted: int) -> Cost:
     )
 
 
-def open_histogram(recorded: Recorded) -> Any:
-    """Return the HdrHistogram of a recorded one.
-
-    Raises:
-        ValueError: the text is no HdrHistogram.
-    """
-    try:
-        return HdrHistogram.decode(recorded.hdr.encode("ascii"))
-    except _BROKEN as error:
-        raise ValueError(f"not an HdrHistogram ({error})") from error
-
-
-def latency_of(recorded: Recorded) -> Latency:
-    """Return a histogram's percentiles, taken from the histogram itself."""
-    if not recorded.count:
-        return Latency()
-    at = open_histogram(recorded).get_percentile_to_value_dict(list(_PERCENTILES))
-    p50, p90, p99, p999 = (min(int(at[p]), round(recorded.max)) for p in _PERCENTILES)
-    return Latency(p50=p50, p90=p90, p99=p99, p999=p999, max=round(recorded.max), count=recorded.count)
-
-
-def latencies(histograms: dict[str, Recorded], evidence: Evidence) -> dict[str, Latency]:
-    """Return every histogram's percentiles; paid_to_delivered from the stores if nobody recorded it.
+def latencies(histograms: dict[str, Recorded]) -> dict[str, Latency]:
+    """Return every histogram's percentiles, those always shown first.
 
     Raises:
         ValueError: one is no histogram; the message names it.
@@ -195,20 +157,32 @@ def latencies(histograms: dict[str, Recorded], evidence: Evidence) -> dict[str, 
             raise ValueError(f"{name} is {error}") from error
     for name in ALWAYS_SHOWN:
         found.setdefault(name, Latency())
-    if not found["paid_to_delivered"].count:
-        found["paid_to_delivered"] = _paid_to_delivered(evidence.postgres)
     first = {name: number for number, name in enumerate(ALWAYS_SHOWN)}
     return dict(sorted(found.items(), key=lambda item: (first.get(item[0], len(first)), item[0])))
 
 
-def _paid_to_delivered(postgres: PostgresState) -> Latency:
+def paid_to_delivered(postgres: PostgresState) -> Latency:
+    """Return how long paid orders waited for their keys by the stores' own clocks, for runs where no buyer saw it."""
     paid_ms = {event.order_id: event.at_ms for event in postgres.events if event.after == "paid"}
-    took = sorted(
+    return latency_of_values(
         max(0, d.delivered_ms - paid_ms[d.order_id]) * 1000
         for d in postgres.deliveries
         if d.line == 1 and d.order_id in paid_ms
     )
-    if not took:
-        return Latency()
-    p50, p90, p99, p999 = (took[min(len(took) - 1, int(len(took) * p / 100))] for p in _PERCENTILES)
-    return Latency(p50=p50, p90=p90, p99=p99, p999=p999, max=took[-1], count=len(took))
+
+
+def gaps(firsts: Iterable[Attempt]) -> dict[str, Latency]:
+    """Return the two parts of what lies between intended and sent, over the arrivals that were sent.
+
+    ``backlog``: every connection was busy, the shop's doing. ``wake_lag``: all the rest, the generator's own.
+    """
+    waits = [(a.waited_us, max(0, a.sent_us - a.intended_us - a.waited_us)) for a in firsts if a.sent_us]
+    return {
+        "backlog": latency_of_values(backlog_us for backlog_us, _ in waits),
+        "wake_lag": latency_of_values(lag_us for _, lag_us in waits),
+    }
+
+
+def wake_lag_p99_us(firsts: Iterable[Attempt]) -> int:
+    """Return the p99 of wake lag whatever the number of arrivals: validity is asked of small runs too."""
+    return quantile(sorted(max(0, a.sent_us - a.intended_us - a.waited_us) for a in firsts if a.sent_us), 0.99)

@@ -75,11 +75,16 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     sent: int
     unsent: int
     shed: int
-    cpu_max: float  # largest share of one core in any sample, 0 to 1
-    wake_lag_us: WakeLag
+    cpu_max: float  # largest share of one core in any sample, 0 to 1; of several processes, the busiest one's
+    wake_lag_us: WakeLag  # from due to the arrival's first instruction
     started_at: str | float = ""
     elapsed_s: float = 0.0
     outcomes: dict[str, int] = {}
+    cpu_samples: list[tuple[int, float]] = []  # (instant in µs, share of one core), every 0.25 s
+    stalls: list[tuple[int, int]] = []  # (instant in µs, length in µs) of what stopped the generator for 50 ms or more
+    ceiling_per_s: float | None = None  # requests a second it makes of a null server on this machine
+    processes: int = 1
+    scheduling: str = ""  # how the kernel was asked to run it: fifo, other
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,17 +97,54 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     p90: float = 0
     p99: float = 0
     p999: float = 0
+    over: int = 0  # values above 60 s, counted as 60 s
+
+
+class Histograms(msgspec.Struct, frozen=True, kw_only=True):
+    """``histograms.json``: one histogram per operation and outcome, of the latency from either beginning."""
+
+    latency: dict[str, Recorded]  # from the instant the plan intended
+    service: dict[str, Recorded] = {}  # from the send
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Percentiles in µs."""
+    """Percentiles in µs; None: fewer than 100 values lie beyond it, so it is not printed."""
 
-    p50: int = 0
-    p90: int = 0
-    p99: int = 0
-    p999: int = 0
+    p50: int | None = None
+    p90: int | None = None
+    p99: int | None = None
+    p999: int | None = None
     max: int = 0
     count: int = 0
+    interval_us: dict[str, tuple[int, int]] = {}  # by percentile: 95 % confidence, where the values allow one
+
+
+class StockLocust(msgspec.Struct, frozen=True, kw_only=True):
+    """What stock Locust would have said of the same shop, in µs; see ``loadtests.record.stock_locust``."""
+
+    p50: int = 0
+    p99: int = 0
+    p999: int = 0
+    users: int = 0  # closed users it was given
+    count: int = 0  # requests they would have made
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of every scheduled arrival, by its first place attempt: ``scheduled`` is the sum of all others."""
+
+    scheduled: int
+    accepted: int  # an order was answered, new or the one that the same key had
+    refused: dict[str, int]  # by the shop's code
+    failed: int  # surely nothing happened and no code was answered: no connection could be made
+    unknown: int  # a reset, a broken reply, an error that says nothing
+    timed_out: int
+    shed: int  # due, but too many were under way
+    unsent: int  # due, but the run was over
+
+    def accounted(self) -> int:
+        """Return the sum that must be ``scheduled``."""
+        ended = self.accepted + sum(self.refused.values()) + self.failed + self.unknown + self.timed_out
+        return ended + self.shed + self.unsent
 
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +185,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     refused_per_s: float
     delivered_per_s: float
     accepted_peak_per_s: float  # the best whole second
+    offered_per_s: float = 0.0  # arrivals the plan had, over the seconds of the plan
+    achieved_per_s: float = 0.0  # arrivals sent, over the seconds until the last of them was sent
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +204,11 @@ class GeneratorHealth(msgspec.Struct, frozen=True, kw_only=True):
     valid: bool
     cpu_max: float
     wake_lag_us_p99: int
+    reasons: list[str] = []  # why not
+    stalls: int = 0  # of 50 ms or more
+    ceiling_per_s: float | None = None  # requests a second it makes of a null server on this machine
+    processes: int = 1
+    scheduling: str = ""
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +241,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     orders: Orders
     keys: Keys
     rates: Rates
-    latency_us: dict[str, Latency]
+    latency_us: dict[str, Latency]  # from the instant the plan intended
+    service_us: dict[str, Latency]  # from the send
+    gap_us: dict[str, Latency]  # from intended to sent: `backlog` (all connections busy) and `wake_lag` (the generator)
+    stock_locust_us: StockLocust
+    identity: Identity
     cost: Cost
     invariants: list[Finding]
     non_vacuity: Finding

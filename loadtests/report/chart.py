@@ -50,8 +50,10 @@ def short(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
-def duration(us: float) -> str:
-    """Return microseconds with a fitting unit."""
+def duration(us: float | None) -> str:
+    """Return microseconds with a fitting unit; a dash where there is no figure to print."""
+    if us is None:
+        return "–"
     if us < 1_000:
         return f"{us:.0f} µs"
     if us < 1_000_000:

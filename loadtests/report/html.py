@@ -21,7 +21,6 @@ from loadtests.report.series import over_time, spectrum
 NAME: Final = "report.html"
 SPECTRUM_MOST: Final = 4  # lines of one spectrum chart
 _STYLE: Final = Path(__file__).with_name("report.css")
-_BEYOND_LEAST: Final = 100  # a percentile with fewer values beyond it is shown faintly
 
 _MEANING: Final[dict[Verdict, str]] = {
     "pass": "Every invariant holds, every budget is kept, and the run went where it gets interesting.",
@@ -156,7 +155,7 @@ def _reached(summary: Summary) -> Html:
 def _latencies(summary: Summary) -> Html:
     rows = [(name.replace("_", " "), *_percentiles(latency)) for name, latency in summary.latency_us.items()]
     return table(
-        "From the instant the plan intended; faint: fewer than 100 values lie beyond it",
+        "From the instant the plan intended; –: fewer than 100 values lie beyond it",
         ["Answer", "p50", "p90", "p99", "p99.9", "max", "count"],
         rows,
         numeric=(1, 2, 3, 4, 5, 6),
@@ -166,11 +165,7 @@ def _latencies(summary: Summary) -> Html:
 def _percentiles(latency: Latency) -> list[object]:
     if not latency.count:
         return [*["–"] * 5, number(0)]
-    cells: list[object] = []
-    for value, beyond in ((latency.p50, 0.5), (latency.p90, 0.1), (latency.p99, 0.01), (latency.p999, 0.001)):
-        text = duration(value)
-        faint = latency.count * beyond < _BEYOND_LEAST
-        cells.append(Html(f'<span class="faint">{text}</span>') if faint else text)
+    cells = [duration(value) for value in (latency.p50, latency.p90, latency.p99, latency.p999)]
     return [*cells, duration(latency.max), number(latency.count)]
 
 

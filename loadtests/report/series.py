@@ -12,8 +12,10 @@ from typing import Final
 import msgspec
 
 from loadtests.checkers.answers import has_order, is_sent
-from loadtests.record.figures import AFTERWARDS, open_histogram, outcome_of
+from loadtests.record.figures import outcome_of
 from loadtests.record.history import Attempt
+from loadtests.record.identity import AFTERWARDS
+from loadtests.record.latency import open_histogram
 from loadtests.record.summary import Recorded, Window
 
 BUCKETS_MOST: Final = 120

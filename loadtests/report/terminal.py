@@ -86,7 +86,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def _latency(p50: int, p99: int, p999: int) -> str:
+def _latency(p50: int | None, p99: int | None, p999: int | None) -> str:
     return f"p50 {duration(p50)} · p99 {duration(p99)} · p99.9 {duration(p999)}"
 
 

@@ -104,7 +104,7 @@ def test_latency_counts_from_the_plan_and_history_is_in_order(run: tuple[Path, s
         assert attempt.intended_us <= attempt.sent_us <= attempt.done_us
         if attempt.why in ("first", "over_limit"):
             assert attempt.intended_us == attempt.arrival * 5_000
-    histograms = json.loads((run[0] / "histograms.json").read_text())
+    histograms = json.loads((run[0] / "histograms.json").read_text())["latency"]
     exact = max(a.done_us - a.intended_us for a in attempts if a.outcome == "accepted")
     assert histograms["accepted"]["max"] == exact
     assert histograms["accepted"]["count"] == sum(a.outcome == "accepted" for a in attempts)

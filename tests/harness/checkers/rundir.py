@@ -13,7 +13,7 @@ from core.clock import iso8601
 from loadtests.judge import RunFiles, write_json
 from loadtests.machine import Machine
 from loadtests.record.evidence import Evidence
-from loadtests.record.summary import Budgets, Generator, Recorded, Run, WakeLag
+from loadtests.record.summary import Budgets, Generator, Histograms, Recorded, Run, WakeLag
 
 EPOCH_MS = 1_760_000_000_000
 
@@ -66,6 +66,7 @@ def run_files(
             "sold_out": recorded(*range(500, 2_000, 10)),
             "paid_to_delivered": recorded(*range(5_000, 90_000, 100)),
         },
+        service={"accepted": recorded(*range(900, 19_900, 10)), "sold_out": recorded(*range(400, 1_900, 10))},
         evidence=evidence,
     )
 
@@ -79,7 +80,7 @@ def write_run(directory: Path, files: RunFiles) -> None:
     for name, value in (
         ("run", files.run),
         ("generator", files.generator),
-        ("histograms", files.histograms),
+        ("histograms", Histograms(latency=files.histograms, service=files.service)),
         ("postgres", evidence.postgres),
         ("valkey", evidence.valkey),
     ):

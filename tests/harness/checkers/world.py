@@ -54,7 +54,7 @@ class World:
         self.payments: list[PaymentRow] = []
         self.deliveries: list[DeliveryRow] = []
         self.now_ms = EPOCH_MS
-        self.arrivals = 0
+        self.arrivals = -1  # the number of the last one; the first is 0
 
     # --- what happens -------------------------------------------------------------------------------------------
 

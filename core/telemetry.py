@@ -101,7 +101,27 @@ class Tally:
             self._counter.labels(label).inc(count)
 
 
-_tallies: list[Tally] = []
+class Waits:
+    """Seconds waited and how often, for the hot path; brought into Prometheus's counters as a ``Tally`` is."""
+
+    def __init__(self, seconds: Counter, times: Counter) -> None:
+        self._seconds, self._times = seconds, times
+        self._waited_s, self._count = 0.0, 0
+        _tallies.append(self)
+
+    def add(self, waited_s: float) -> None:
+        """Count one wait."""
+        self._waited_s += waited_s
+        self._count += 1
+
+    def flush(self) -> None:
+        """Bring what was counted into Prometheus's counters."""
+        self._seconds.inc(self._waited_s)
+        self._times.inc(self._count)
+        self._waited_s, self._count = 0.0, 0
+
+
+_tallies: list[Tally | Waits] = []
 
 
 def flush_tallies() -> None:
@@ -125,6 +145,10 @@ CUTS = Tally(Counter("flashproof_connections_cut_total", "Connections ended for 
 CONNECTIONS = Gauge("flashproof_connections", "Connections open", multiprocess_mode="livesum")
 BATCH_SIZE = Histogram("flashproof_batch_size", "Items in one script call", ["lane"], buckets=_SIZES)
 CALL_SECONDS = Histogram("flashproof_store_call_seconds", "Time of one script call", ["lane"], buckets=_SECONDS)
+POOL_WAITS = Waits(
+    Counter("flashproof_pool_wait_seconds_total", "Time waited for a PostgreSQL connection of the pool"),
+    Counter("flashproof_pool_waits_total", "Times a PostgreSQL connection of the pool was taken"),
+)
 WAITERS = Gauge("flashproof_waiters", "Buyers waiting for their order", multiprocess_mode="livesum")
 ORDERS_MOST = Gauge("flashproof_orders_most", "Orders the workers may have under way now", multiprocess_mode="livesum")
 LOOP_LATE = Gauge("flashproof_loop_late_seconds", "Lateness of the event loop, lately", multiprocess_mode="livemax")

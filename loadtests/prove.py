@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,7 @@ from loadtests.generator.scenario import HOT_SKU
 from loadtests.machine import describe_machine, git_commit, point_latest
 from loadtests.options import Options, read_options
 from loadtests.progress import Progress
-from loadtests.record import collect
+from loadtests.record import collect, timeline
 from loadtests.record.resolve import resolve
 from loadtests.record.summary import Generator, Incident, Run
 from loadtests.report import html, terminal
@@ -34,6 +35,7 @@ from loadtests.shop.kills import Kill, Timetable
 from loadtests.shop.parts import worker_of
 from loadtests.shop.quiet import versions as stores_versions
 from loadtests.shop.quiet import wait_quiet
+from loadtests.shop.sampler import Sampler, sources_of
 from loadtests.shop.stage import set_stage
 from profiles.capture import Capture
 
@@ -101,9 +103,10 @@ def run_sale(options: Options, progress: Progress) -> None:
         )
         captures = _captures(options, shop)
         cpu_before, began = shop.cpu_seconds(), time.time()
-        undone = _generate(options, shop, progress)
-        cpu = {role: seconds - cpu_before.get(role, 0.0) for role, seconds in shop.cpu_seconds().items()}
-        quiet_after_s, left_open = _calm(options, shop, progress)
+        with Sampler(sources_of(shop)) as sampler:
+            undone = _generate(options, shop, progress, sampler)
+            cpu = {role: seconds - cpu_before.get(role, 0.0) for role, seconds in shop.cpu_seconds().items()}
+            quiet_after_s, left_open = _calm(options, shop, progress)
         for capture in captures:
             if why := capture.finish():
                 progress.note(f"no flame graph {capture.svg.name}: {why}")
@@ -116,6 +119,7 @@ def run_sale(options: Options, progress: Progress) -> None:
     judge.write_json(options.report / "postgres.json", states[0])
     judge.write_json(options.report / "valkey.json", states[1])
     started = _started(generator, began)
+    sampler.write(options.report / timeline.NAME, round(started * 1e6))
     incidents = [_incident(one, started) for one in shop.incidents]
     incidents += [
         Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False) for kill in undone
@@ -156,7 +160,7 @@ def _captures(options: Options, shop: Deployment) -> list[Capture]:
     ]
 
 
-def _generate(options: Options, shop: Deployment, progress: Progress) -> list[Kill]:
+def _generate(options: Options, shop: Deployment, progress: Progress, sampler: Sampler) -> list[Kill]:
     """Run the scenario to its end; return the planned kills that were not carried out."""
     timetable = Timetable(options.kills, shop.kill)
     began: float | None = None
@@ -186,7 +190,8 @@ def _generate(options: Options, shop: Deployment, progress: Progress) -> list[Ki
     }
     most_s = options.seconds + options.drain + 30.0
     log = options.report / "logs" / "locust.log"
-    run_locust(options.scenario.name, arguments, to_environment(shop.settings), log, most_s, tick)
+    watch = partial(sampler.watch, "generator")
+    run_locust(options.scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch)
     return timetable.left
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import asyncpg
 from core.backends.texts import text
 from core.errors import StoreUnavailable, StoreUnknown, UnfitStore
 from core.settings import CONNECT_TIMEOUT_S, STORE_TIMEOUT_S
+from core.telemetry import POOL_WAITS
 
 Connection: TypeAlias = Any  # asyncpg ships no types
 VERSION_LEAST: Final = 180_000  # UPDATE … RETURNING old.*: the state before a move, in one statement
@@ -109,6 +111,7 @@ class Postgres:
             StoreUnavailable: none can be had.
             StoreUnknown: it was lost or timed out in the middle of the work.
         """
+        asked_s = time.perf_counter()
         try:
             if self._pool is None:
                 self._pool = asyncpg.create_pool(
@@ -124,6 +127,7 @@ class Postgres:
             connection = await self._pool.acquire(timeout=STORE_TIMEOUT_S)
         except (TimeoutError, *_GONE, asyncpg.PostgresError) as error:
             raise StoreUnavailable(f"PostgreSQL cannot be reached: {error}") from error
+        POOL_WAITS.add(time.perf_counter() - asked_s)
         try:
             yield connection
         except (TimeoutError, *_GONE, asyncpg.OperatorInterventionError) as error:

@@ -37,6 +37,7 @@ def run_locust(
     log_file: Path,
     most_s: float,
     tick: Callable[[dict[str, Any] | None], None],
+    started: Callable[[int], None] = lambda pid: None,
 ) -> None:
     """Run a scenario to its end.
 
@@ -47,6 +48,7 @@ def run_locust(
         log_file: where its standard error goes.
         most_s: it is stopped after so many seconds.
         tick: called with each progress message, and with None about five times a second.
+        started: told the process id.
 
     Raises:
         GeneratorFailed: it ended with another code than 0, or not in time; with the end of its log.
@@ -62,6 +64,7 @@ def run_locust(
             stderr=log,
             start_new_session=True,
         )
+        started(process.pid)
         try:
             _follow(process, most_s, tick)
         finally:

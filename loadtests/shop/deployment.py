@@ -133,6 +133,16 @@ class Deployment:
         """The incidents nobody asked for."""
         return [incident for incident in self.incidents if not incident.planned]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what it runs now: serve, work, and our own valkey and postgres."""
+        return tuple(self._watched)
+
+    @property
+    def workers(self) -> int:
+        """Processes of `serve`."""
+        return self._workers
+
     def pid(self, what: str) -> int | None:
         """Return the process id of a part (of serve: the parent of its workers) while it runs."""
         return self._part(what).part.pid

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -120,6 +120,42 @@ def cpu_seconds(pid: int | None) -> float:
                 # The times of children count only those a parent has reaped, so nothing is counted twice.
                 total += sum(process.cpu_times()[:4])
     return total
+
+
+class Family:
+    """A process and all below it, metered often and for little: who belongs to it is told, not looked for each time."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._members: dict[int, psutil.Process] = {}
+        self._spent_s: float | None = None  # user and system seconds of all, at the last look
+        with contextlib.suppress(psutil.Error):
+            self._members[pid] = psutil.Process(pid)
+
+    def adopt(self, below: Mapping[int, Sequence[psutil.Process]]) -> None:
+        """Take all processes below the root; ``below`` has every process by its parent."""
+        found = {self.pid: self._members[self.pid]} if self.pid in self._members else {}
+        ahead = list(found)
+        while ahead:
+            for process in below.get(ahead.pop(), ()):
+                if process.pid not in found:
+                    # The one known already keeps what psutil has read of it once.
+                    found[process.pid] = self._members.get(process.pid, process)
+                    ahead.append(process.pid)
+        self._members = found
+
+    def spent(self) -> tuple[float | None, int]:
+        """Return processor seconds since the last call (None in the first) and resident bytes now; 0 bytes: gone.
+
+        The time of a child that ended is in its parent's as soon as it was reaped.
+        """
+        total_s, rss_bytes = 0.0, 0
+        for process in self._members.values():
+            with contextlib.suppress(psutil.Error):
+                total_s += sum(process.cpu_times()[:4])
+                rss_bytes += process.memory_info().rss
+        before_s, self._spent_s = self._spent_s, total_s
+        return (None if before_s is None else max(0.0, total_s - before_s)), rss_bytes
 
 
 def log_tail(path: Path) -> str:

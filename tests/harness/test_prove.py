@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from loadtests.faults import FAULTS
+from loadtests.record import timeline
+from loadtests.record.timeline import read_timeline
 from tests.harness.proving import Proved, prove
 
 
@@ -51,6 +53,14 @@ def test_the_report_is_there_and_latest_points_at_the_run(honest: Proved) -> Non
     """The first thing people open."""
     assert (honest.report / "report.html").stat().st_size > 5_000
     assert (honest.report.parent / "latest").resolve() == honest.report.resolve()
+
+
+def test_the_timeline_has_every_role_and_every_gauge(honest: Proved) -> None:
+    """What a chart or a search for the limiter rests on."""
+    samples = read_timeline(honest.report / timeline.NAME)
+    assert {role for sample in samples for role in sample.cpu} == set(timeline.ROLES)
+    assert {name for sample in samples for name in sample.gauges} == set(timeline.GAUGES)
+    assert samples[0].at_us < honest.summary["window"]["begin_us"] < samples[-1].at_us
 
 
 @pytest.mark.parametrize(("fault", "checker"), FAULTS.items())

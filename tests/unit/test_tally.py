@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
 from core import telemetry
-from core.telemetry import Tally, flush_tallies
+from core.telemetry import Tally, Waits, flush_tallies
 
 LABELS = ("accepted", "replayed", "sold_out")
 
@@ -52,8 +52,21 @@ def test_one_call_flushes_every_tally_of_the_process(monkeypatch: pytest.MonkeyP
     assert counted.registry.get_sample_value("pays_total", {"outcome": "paid"}) == 1
 
 
+def test_waits_are_brought_over_once_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops: a mean wait that grows because a total was added twice."""
+    monkeypatch.setattr(telemetry, "_tallies", [])
+    registry = CollectorRegistry()
+    waits = Waits(Counter("wait_seconds", "s", registry=registry), Counter("waits", "n", registry=registry))
+    waits.add(0.25)
+    waits.add(0.5)
+    flush_tallies()
+    flush_tallies()
+    assert registry.get_sample_value("wait_seconds_total") == 0.75
+    assert registry.get_sample_value("waits_total") == 2
+
+
 def test_the_tallies_of_the_shop_are_all_flushed() -> None:
     """Stops: a tally made without being registered."""
-    mine = [value for value in vars(telemetry).values() if isinstance(value, Tally)]
-    assert len(mine) >= 4
+    mine = [value for value in vars(telemetry).values() if isinstance(value, Tally | Waits)]
+    assert len(mine) >= 5
     assert set(mine) <= set(telemetry._tallies)

@@ -25,7 +25,7 @@ from gevent.socket import wait
 
 from loadtests.generator import contract
 from loadtests.generator.contract import Reply
-from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader, whole
 
 _READ, _WRITE = 1, 2  # libev's event bits
 _RECEIVE_BYTES: Final = 65_536
@@ -137,22 +137,25 @@ class Client:
         if self._over:
             raise gevent.GreenletExit
         deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
-        try:
-            connection = self._acquire(timeout_s)
-        except RefusedError:
-            return Reply(0, self._now_us(), contract.REFUSED)
-        except NoConnectionError:
-            return Reply(0, self._now_us(), contract.NO_CONNECTION)
-        except gevent.GreenletExit:
-            self._over = True
-            return Reply(0, self._now_us(), contract.CUT_EARLY)
+        idle = self._idle
+        if idle and not idle[-1].spoke:  # the common case, in this frame
+            connection = idle.pop()
+        else:
+            try:
+                connection = self._acquire(timeout_s)
+            except RefusedError:
+                return Reply(0, self._now_us(), contract.REFUSED)
+            except NoConnectionError:
+                return Reply(0, self._now_us(), contract.NO_CONNECTION)
+            except gevent.GreenletExit:
+                self._over = True
+                return Reply(0, self._now_us(), contract.CUT_EARLY)
         connection.deadline_ns = deadline_ns
         self._busy.add(connection)
-        reader = ReplyReader()
         sent_us = self._now_us()
         error = ""
         try:
-            self._exchange(connection, raw, reader)
+            status, headers, body, keep = self._exchange(connection, raw)
         except TimeoutError:
             error = contract.TIMEOUT
         except EOFError:
@@ -167,13 +170,16 @@ class Client:
             self._over, error = True, contract.CUT_OFF
         done_us = self._now_us()
         self._busy.discard(connection)
-        if error or not reader.keep or self._over:
-            self._discard(connection)
-        else:
-            self._release(connection)
         if error:
+            self._discard(connection)
             return Reply(sent_us, done_us, error)
-        return Reply(sent_us, done_us, "", reader.status, reader.headers, reader.body)
+        if not keep or self._over:
+            self._discard(connection)
+        elif self._waiting:
+            self._release(connection)
+        else:
+            idle.append(connection)
+        return Reply(sent_us, done_us, "", status, headers, body)
 
     def warm(self, count: int) -> None:
         """Open ``count`` connections one after the other, so that the first arrivals pay for none.
@@ -194,24 +200,32 @@ class Client:
         while self._idle:
             self._discard(self._idle.pop())
 
-    def _exchange(self, connection: Connection, raw: bytes, reader: ReplyReader) -> None:
+    def _exchange(self, connection: Connection, raw: bytes) -> tuple[int, dict[bytes, bytes], bytes, bool]:
+        """Send and read; return the reply's (status, headers, body, whether the connection may be used again)."""
         sock = connection.sock
-        sent = _send(sock, raw)
+        try:
+            sent = sock.send(raw)
+        except BlockingIOError:
+            sent = 0
         while sent < len(raw):  # never seen with requests of this size, but a full buffer is not an error
             _wait_writable(sock, connection.deadline_ns)
             sent += _send(sock, raw[sent:])
+        reader: ReplyReader | None = None
         while True:
             connection.wait()
             try:
                 data = sock.recv(_RECEIVE_BYTES)
             except BlockingIOError:
                 continue
-            if not data:
-                if reader.end():
-                    return
+            if reader is None:
+                found = whole(data)
+                if found is not None:
+                    return found
+                reader = ReplyReader()
+            if not data and not reader.end():
                 raise EOFError
-            if reader.feed(data):
-                return
+            if not data or reader.feed(data):
+                return reader.status, reader.headers, reader.body, reader.keep
 
     def _sweep(self) -> None:
         """Expire what is overdue. One look at all every 50 ms is far cheaper than a timer a request."""

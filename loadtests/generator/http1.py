@@ -1,7 +1,9 @@
 """Reading one HTTP/1.1 reply from bytes, without I/O (RFC 9112): strict where a mistake would lie.
 
 A reply that is cut, ambiguous or beyond the limits is never guessed at: it raises, and what was asked stays
-*unknown*. The common reply, head and body in one piece with a Content-Length, takes a few microseconds.
+*unknown*. The common reply, head and body in one piece with a Content-Length, takes a microsecond: a server sends
+the same head over and over (its Date changes once a second), so heads once read and found good are remembered,
+byte for byte, and not read again.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ HEADERS_MOST: Final = 100
 BODY_BYTES_MOST: Final = 1_048_576  # the largest honest answer, 100 keys of 1 KiB, is a tenth of it
 CHUNK_LINE_BYTES_MOST: Final = 1_024
 INTERIM_MOST: Final = 4  # 1xx replies before the real one
+HEADS_MOST: Final = 512  # remembered; a server whose heads never repeat costs a dict entry a reply, and no more
+_HEAD_BYTES_KEPT: Final = 1_024
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -22,6 +26,28 @@ class MalformedReplyError(Exception):
 
 class OversizeReplyError(Exception):
     """The reply's head or body is larger than the limits allow."""
+
+
+_heads: dict[bytes, tuple[int, dict[bytes, bytes], bool, int]] = {}  # head -> status, headers, keep, length
+
+
+def whole(data: bytes) -> tuple[int, dict[bytes, bytes], bytes, bool] | None:
+    """Return (status, headers, body, keep) if these bytes are one whole reply with a head read before, else None.
+
+    None says nothing about the bytes: give them to a ``ReplyReader``, which also remembers the head. The headers
+    are shared by all replies with this head: read them, never change them.
+    """
+    end = data.find(b"\r\n\r\n")
+    known = _heads.get(data[:end]) if end > 0 else None
+    if known is None or len(data) - end - 4 != known[3]:
+        return None
+    return known[0], known[1], data[end + 4 :], known[2]
+
+
+def _remember(head: bytes, known: tuple[int, dict[bytes, bytes], bool, int]) -> None:
+    if len(_heads) >= HEADS_MOST:
+        _heads.clear()
+    _heads[head] = known
 
 
 class ReplyReader:
@@ -113,6 +139,8 @@ class ReplyReader:
             headers[name] = value
         self.headers = headers
         self._read_framing(first[7:8] == b"1")
+        if self._length >= 0 and self.status >= 200 and len(head) <= _HEAD_BYTES_KEPT:
+            _remember(head, (self.status, headers, self.keep, self._length))
 
     def _read_framing(self, newer: bool) -> None:
         """Settle how long the body is and whether the connection goes on (RFC 9112, 6.3 and 9.3)."""

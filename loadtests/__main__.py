@@ -9,6 +9,9 @@ from typing import Final
 from core.__main__ import Verb, choose
 
 VERBS: Final[dict[str, Verb]] = {
+    "generator-ceiling": Verb(
+        "loadtests.trials.generator_ceiling:main", "the lean user beside Locust's FastHttpUser on a null server"
+    ),
     "hostile": Verb(
         "loadtests.trials.hostile:main", "hold thousands of connections and give nothing, measure who notices"
     ),

@@ -10,6 +10,7 @@ one by one, so Locust lists it among its failures.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any, Final
 
 from locust.stats import StatsEntry, bucket_response_time
@@ -18,10 +19,9 @@ _MERGED_MOST: Final = 20_000  # requests held between two merges; more are merge
 
 
 class _Batch:
-    __slots__ = ("latencies_us", "length", "op")
+    __slots__ = ("latencies_us", "length")
 
-    def __init__(self, op: str) -> None:
-        self.op = op
+    def __init__(self) -> None:
         self.latencies_us: list[int] = []
         self.length = 0
 
@@ -31,9 +31,8 @@ class LocustStats:
 
     def __init__(self, environment: Any) -> None:
         """Take Locust's environment."""
-        self._stats, self._fire = environment.stats, environment.events.request.fire
-        self._batches: dict[str, _Batch] = {}
-        self._held = 0
+        self._environment, self._fire = environment, environment.events.request.fire
+        self._batches: dict[tuple[str, str], _Batch] = {}
 
     def add(self, op: str, name: str, latency_us: int, length: int, error: str) -> None:
         """Take one request: its latency in µs, its answer's bytes, and why its outcome is unknown, if it is."""
@@ -47,37 +46,41 @@ class LocustStats:
                 context={},
             )
             return
-        batch = self._batches.get(name)
+        batch = self._batches.get((name, op))
         if batch is None:
-            batch = self._batches[name] = _Batch(op)
+            batch = self._batches[name, op] = _Batch()
         batch.latencies_us.append(latency_us)
         batch.length += length
-        self._held += 1
-        if self._held > _MERGED_MOST:
+        if len(batch.latencies_us) > _MERGED_MOST:
             self.flush()
 
     def flush(self) -> None:
         """Merge what is held into Locust's statistics."""
-        self._held = 0
         now = time.time()
-        for name, batch in self._batches.items():
+        stats = self._environment.stats
+        for (name, op), batch in self._batches.items():
             if batch.latencies_us:
-                entry = self._entry(name, batch, now)
-                self._stats.get(name, batch.op).extend(entry)
-                self._stats.total.extend(entry)
+                entry = _entry(stats, name, op, batch, now)
+                stats.get(name, op).extend(entry)
+                stats.total.extend(entry)
                 batch.latencies_us, batch.length = [], 0
 
-    def _entry(self, name: str, batch: _Batch, now: float) -> StatsEntry:
-        latencies_ms = [latency_us / 1000 for latency_us in batch.latencies_us]
-        entry = StatsEntry(self._stats, name, batch.op)
-        entry.start_time = self._stats.total.start_time
-        entry.last_request_timestamp = now
-        entry.num_requests = len(latencies_ms)
-        entry.num_reqs_per_sec[int(now)] = len(latencies_ms)
-        entry.total_content_length = batch.length
-        entry.total_response_time = sum(latencies_ms)
-        entry.min_response_time, entry.max_response_time = min(latencies_ms), max(latencies_ms)
-        counts = entry.response_times
-        for latency_ms in latencies_ms:
-            counts[bucket_response_time(latency_ms)] += 1
-        return entry
+
+def _entry(stats: Any, name: str, op: str, batch: _Batch, now: float) -> StatsEntry:
+    latencies_us = batch.latencies_us
+    entry = StatsEntry(stats, name, op)
+    entry.start_time = stats.total.start_time
+    entry.last_request_timestamp = now
+    entry.num_requests = len(latencies_us)
+    entry.num_reqs_per_sec[int(now)] = len(latencies_us)
+    entry.total_content_length = batch.length
+    entry.total_response_time = sum(latencies_us) / 1000
+    entry.min_response_time, entry.max_response_time = min(latencies_us) / 1000, max(latencies_us) / 1000
+    counts = entry.response_times
+    # Below 100 ms Locust's buckets are whole ms: the common case, without a call for each.
+    for latency_ms, count in Counter([round(us / 1000) for us in latencies_us if us < 100_000]).items():
+        counts[latency_ms] += count
+    for latency_us in latencies_us:
+        if latency_us >= 100_000:
+            counts[bucket_response_time(latency_us / 1000)] += 1
+    return entry

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.generator.http1 import BODY_BYTES_MOST, MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator import http1
+from loadtests.generator.http1 import BODY_BYTES_MOST, MalformedReplyError, OversizeReplyError, ReplyReader, whole
 
 PLAIN = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n" + b'{"a":"b c d"}'
 CHUNKED = (
@@ -22,8 +24,8 @@ def test_a_reply_cut_anywhere_is_the_same_reply(raw: bytes, cuts: list[int]) -> 
     reader = ReplyReader()
     edges = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
     pieces = [raw[a:b] for a, b in pairwise(edges)]
-    whole = [reader.feed(piece) for piece in pieces]
-    assert whole == [False] * (len(pieces) - 1) + [True]
+    ends = [reader.feed(piece) for piece in pieces]
+    assert ends == [False] * (len(pieces) - 1) + [True]
     assert reader.body == b'{"a":"b c d"}'
     assert reader.status in (200, 201)
     assert reader.keep
@@ -95,3 +97,33 @@ def test_an_ambiguous_reply_is_refused(raw: bytes) -> None:
 def test_a_reply_beyond_the_limits_is_refused(raw: bytes) -> None:
     with pytest.raises(OversizeReplyError):
         ReplyReader().feed(raw)
+
+
+def test_a_reply_with_a_known_head_is_read_the_same_and_anything_else_is_left_to_the_reader() -> None:
+    """The memory of heads must never see a whole reply where the reader would see none."""
+    head, body = b"HTTP/1.1 409 Conflict\r\nX-Outcome: not-executed\r\nContent-Length: 4", b"\r\n\r\n"
+    reply = head + b"\r\n\r\n" + body
+    assert whole(reply) is None
+    reader = ReplyReader()
+    assert reader.feed(reply)
+    assert whole(reply) == (reader.status, reader.headers, reader.body, reader.keep) == (409, ANY, body, True)
+    for cut in range(len(reply)):
+        assert whole(reply[:cut]) is None, cut
+    assert whole(reply + b"x") is None
+    assert whole(head + b"\r") is None
+    assert whole(b"") is None
+
+
+def test_heads_without_a_length_and_interim_heads_are_not_remembered() -> None:
+    for head, rest in (
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+        (b"HTTP/1.1 100 Continue\r\nContent-Length: 0", b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ):
+        assert ReplyReader().feed(head + b"\r\n\r\n" + rest)
+        assert whole(head + b"\r\n\r\n") is None
+
+
+def test_a_server_whose_heads_never_repeat_fills_no_memory() -> None:
+    for number in range(3 * http1.HEADS_MOST):
+        assert ReplyReader().feed(b"HTTP/1.1 200 OK\r\nX-Id: %d\r\nContent-Length: 0\r\n\r\n" % number)
+    assert len(http1._heads) <= http1.HEADS_MOST

@@ -1,0 +1,145 @@
+"""What the load generator itself can do on this machine: its users against a null server, each on a core of its own.
+
+A figure of a server is only worth something below its generator's ceiling; so every run says what that is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from core.errors import Fault
+
+USERS: Final = 64
+WARM_S: Final = 0.4
+PREFIX: Final = "CEILING "  # of the line the measuring process prints
+VARIABLE: Final = "FP_CEILING"  # of its environment
+_STARTS_S: Final = 20.0
+
+
+class CeilingUnknown(Fault):
+    """The generator's ceiling could not be measured."""
+
+    code = "ceiling_unknown"
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """What one kind of user did in one window."""
+
+    requests: int
+    failures: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def per_s(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
+def cores() -> tuple[int, int]:
+    """Return the generator's core and the null server's: two where there are two."""
+    found = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    return found[0], found[-1]
+
+
+def quick_ceiling(seconds: float = 1.0) -> float:
+    """Return how many requests a second the lean user reaches against the null server on this machine now.
+
+    It takes some three seconds more than ``seconds``.
+
+    Raises:
+        CeilingUnknown: it could not be measured.
+    """
+    with null_server() as port, tempfile.TemporaryDirectory() as folder:
+        return drive("Lean", port, seconds, Path(folder)).per_s
+
+
+@contextlib.contextmanager
+def null_server() -> Iterator[int]:
+    """Start the null server on the last core and give its port.
+
+    Raises:
+        CeilingUnknown: it does not start.
+    """
+    command = [sys.executable, "-m", "loadtests.generator.null_server"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            _pin(process.pid, cores()[1])
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line.strip().isdigit():
+                raise CeilingUnknown("the null server did not start")
+            yield int(line)
+        finally:
+            process.kill()
+
+
+def drive(kind: str, port: int, seconds: float, out: Path, users: int = USERS) -> Reached:
+    """Let one user class of ``ceiling_users.py`` ask the null server from one core, and return what it did.
+
+    Args:
+        kind: Fast or Lean.
+        port: the null server's.
+        seconds: how long it is measured, after a moment of warming up.
+        out: where the lean user's history and histograms go.
+        users: how many ask at once.
+
+    Raises:
+        CeilingUnknown: it failed, or a request did.
+    """
+    command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("ceiling_users.py"))]
+    command += ["--headless", "--only-summary", "--loglevel", "ERROR", "--host", f"http://127.0.0.1:{port}"]
+    command += ["-u", str(users), "-r", str(users), "--lean-out", str(out), kind]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {VARIABLE: f"{WARM_S},{seconds}"},
+    )
+    try:
+        _pin(process.pid, cores()[0])
+        said, errors = process.communicate(timeout=seconds + _STARTS_S)
+    except subprocess.TimeoutExpired as error:
+        raise CeilingUnknown(f"{kind} users were not measured within {seconds + _STARTS_S:g} s") from error
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    for line in said.splitlines():
+        if line.startswith(PREFIX):
+            reached = msgspec.json.decode(line[len(PREFIX) :], type=Reached)
+            if reached.failures or not reached.requests:
+                raise CeilingUnknown(f"{reached.failures} of {reached.requests} requests of {kind} users failed")
+            return reached
+    raise CeilingUnknown(f"{kind} users could not be measured: {errors[-600:]}")
+
+
+def recording_us() -> float:
+    """Return what it costs to account for one request, in µs (``recording.py``), measured on the generator's core.
+
+    Raises:
+        CeilingUnknown: it could not be measured.
+    """
+    command = [sys.executable, "-m", "loadtests.generator.recording"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        _pin(process.pid, cores()[0])
+        said, errors = process.communicate()
+    if process.returncode:
+        raise CeilingUnknown(f"the cost of recording could not be measured: {errors[-600:]}")
+    return float(said)
+
+
+def _pin(pid: int, core: int) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(pid, {core})

@@ -1,0 +1,1 @@
+"""What ``flashproof sweep`` decides, draws and measures: the search, the laws, the limiter, one trial, the page."""

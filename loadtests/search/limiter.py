@@ -17,7 +17,6 @@ import msgspec
 
 FULL: Final = 0.85  # of a resource in use: what comes on top waits longer than it is served
 SPENT: Final = 0.5  # of the budget, gone by waiting in one place
-FSYNC_SHARE: Final = 0.5  # of a batch's time: the disk, not the store's own work
 
 Kind = Literal["utilisation", "wait"]
 
@@ -90,9 +89,16 @@ _TABLE: Final[tuple[tuple[str, Kind, str, _Read, str], ...]] = (
         "The load gave out before the shop did: generate it with more processes or from another machine.",
     ),
     (
+        "fsync",
+        "utilisation",
+        "Valkey's main thread in write and fsync of its append-only file",
+        lambda usage, _: usage.gauges.get("fsync_share"),
+        "The disk decides: a faster one for Valkey's append-only file, or fewer and larger batches.",
+    ),
+    (
         "valkey",
         "utilisation",
-        "Valkey's one main thread",
+        "Valkey's one main thread, computing",
         _cpu("valkey", lambda _: 1.0),
         "Valkey runs scripts on one thread: shard the SKUs over more Valkey servers, or make the script cheaper.",
     ),
@@ -125,13 +131,6 @@ _TABLE: Final[tuple[tuple[str, Kind, str, _Read, str], ...]] = (
         "The pool of PostgreSQL connections is too small for what is asked of it, or its queries are slow.",
     ),
     (
-        "fsync",
-        "wait",
-        "fsync of Valkey's append-only file, twice: the batch before and one's own",
-        _wait("fsync_us", 0.001, 2.0),
-        "The disk decides: a faster one for Valkey's append-only file, or fewer and larger batches.",
-    ),
-    (
         "store",
         "wait",
         "a script call's time, twice: the batch before and one's own",
@@ -160,7 +159,7 @@ def name_limiter(usages: Sequence[Usage], rate: float | None, sizes: Sizes) -> L
     full = [one for one in resources if one.kind == "utilisation" and (one.now or 0) >= FULL]
     spent = [one for one in resources if one.kind == "wait" and (one.now or 0) >= SPENT]
     short = [one for one in resources if one.kind == "utilisation" and (one.double or 0) > 1]
-    first = _first(full, spent, short, usages)
+    first = _first(full, spent, short)
     if first is None:
         return Limiter(name="unknown", sentences=[_nothing(resources)], resources=resources)
     others = [one for one in resources if one in (*full, *spent, *short) and one.name != first.name]
@@ -168,9 +167,7 @@ def name_limiter(usages: Sequence[Usage], rate: float | None, sizes: Sizes) -> L
     return Limiter(name=first.name, sentences=sentences, resources=resources)
 
 
-def _first(
-    full: Sequence[Resource], spent: Sequence[Resource], short: Sequence[Resource], usages: Sequence[Usage]
-) -> Resource | None:
+def _first(full: Sequence[Resource], spent: Sequence[Resource], short: Sequence[Resource]) -> Resource | None:
     """Return the one that decides: the generator makes all else unknowable, a full machine makes all parts slow."""
     for name in ("generator", "machine"):
         if found := next((one for one in full if one.name == name), None):
@@ -178,17 +175,8 @@ def _first(
     if full:
         return max(full, key=lambda one: one.now or 0)
     if spent:
-        return _deepest(spent, usages)
+        return max(spent, key=lambda one: one.now or 0)
     return max(short, key=lambda one: one.double or 0, default=None)
-
-
-def _deepest(spent: Sequence[Resource], usages: Sequence[Usage]) -> Resource:
-    """Return the largest wait; of the store's time, the disk if that is most of it."""
-    largest = max(spent, key=lambda one: one.now or 0)
-    disk = next((one for one in spent if one.name == "fsync"), None)
-    if largest.name == "store" and disk is not None and (disk.now or 0) >= FSYNC_SHARE * (largest.now or 0):
-        return disk
-    return largest
 
 
 def _resource(

@@ -10,7 +10,7 @@ from loadtests.search.limiter import Sizes, Usage, name_limiter
 
 SIZES = Sizes(cores=8, workers=2, budget_ms=100)
 QUIET = {"server": 0.4, "valkey": 0.2, "postgres": 0.3, "worker": 0.2, "generator": 0.4}
-GAUGES = {"loop_lag_us": 500.0, "batch_ms": 1.5, "fsync_us": 300.0, "pool_wait_ms": 0.1, "machine_busy": 0.3}
+GAUGES = {"loop_lag_us": 500.0, "batch_ms": 1.5, "fsync_share": 0.2, "pool_wait_ms": 0.1, "machine_busy": 0.3}
 
 
 def usages(cpu: dict[str, float] | None = None, gauges: dict[str, float] | None = None) -> list[Usage]:
@@ -33,7 +33,7 @@ def usages(cpu: dict[str, float] | None = None, gauges: dict[str, float] | None 
         ({"server": 1.8}, {"machine_busy": 0.98}, "machine"),
         ({}, {"pool_wait_ms": 70.0}, "pool"),
         ({}, {"batch_ms": 40.0}, "store"),
-        ({}, {"batch_ms": 40.0, "fsync_us": 35_000.0}, "fsync"),
+        ({}, {"batch_ms": 40.0, "fsync_share": 0.9}, "fsync"),
         ({}, {"loop_lag_us": 80_000.0}, "loop"),
         ({"valkey": 0.95}, {"batch_ms": 60.0, "loop_lag_us": 70_000.0}, "valkey"),
         ({}, {}, "unknown"),
@@ -70,4 +70,4 @@ def test_what_was_not_measured_is_said_and_not_guessed() -> None:
     """A gauge that is missing is no proof of health."""
     limiter = name_limiter([Usage(rate=100, kept=True, cpu={"valkey": 0.1})], 100, SIZES)
     assert limiter.name == "unknown"
-    assert "not measured: generator, server, worker, pool, fsync, store, loop" in limiter.sentences[0]
+    assert "not measured: generator, fsync, server, worker, pool, store, loop" in limiter.sentences[0]

@@ -1,0 +1,174 @@
+"""One trial of a sweep: its figures from the raw history, and whether it kept the budget. Pure.
+
+The budget is *p99 ≤ X* and *errors ≤ Y*. Of a short trial the first is judged as what it means: at most 1 % of the accepted
+orders took longer than X from the instant they were due. An error is an arrival that got no decision: unknown, timed out,
+failed, or refused because the shop was overloaded; a refusal that is the shop's right answer (sold out, limit reached)
+is none.
+
+A late generator makes latency from the due instant longer, never shorter; so a trial that keeps the budget keeps it whatever
+the generator did, provided that every arrival was sent. A trial that breaks it counts only if the generator was fit, or if
+the budget is broken even after the generator's own lateness at p99 is taken off twice, at sending and at reading. Otherwise
+it is void: it says nothing of the shop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from loadtests.checkers.answers import CONFLICT, DECIDED, has_order, is_refused, is_sent
+from loadtests.record.figures import first_places
+from loadtests.record.history import Attempt
+from loadtests.record.summary import Generator
+from loadtests.search.bracket import Judgement
+from loadtests.search.law import Point
+
+SLOW_SHARE: Final = 0.01  # of accepted orders may be slower than the budget: that is what a p99 says
+ACCEPTED_LEAST: Final = 100  # a trial with fewer says nothing about a p99
+CPU_MOST: Final = 0.85
+WAKE_LAG_LEAST_US: Final = 1_000
+WAKE_LAG_SHARE: Final = 0.05  # of the p99 it is part of
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be kept."""
+
+    p99_us: int
+    errors: float  # share of arrivals
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What one trial measured."""
+
+    rate: float  # asked for, arrivals a second
+    seconds: float
+    seed: int
+    scheduled: int
+    unsent: int  # with those shed
+    accepted: int
+    refused: int
+    errors: int
+    slow: int  # accepted orders over the budget
+    certainly_slow: int  # over it even without the generator's lateness
+    p50_us: int
+    p99_us: int  # nearest rank, of `accepted` values
+    max_us: int
+    concurrency: float  # mean place requests under way: their summed latency over the window (Little's law)
+    throughput: float  # place answers a second of the window
+    wake_lag_p99_us: int
+    generator_cpu: float  # of a core, the highest sample
+    cpu: dict[str, float] = {}  # cores by role, mean while orders came
+    gauges: dict[str, float] = {}  # of the timeline, mean while orders came; and machine_busy
+
+    @property
+    def point(self) -> Point:
+        """Return the trial as a point for the scalability law."""
+        return Point(self.concurrency, self.throughput)
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial's judgement with its reason."""
+
+    judgement: Judgement
+    why: str
+
+
+def figures_of(
+    attempts: Sequence[Attempt],
+    generator: Generator,
+    budget: Budget,
+    *,
+    rate: float,
+    seconds: float,
+    seed: int,
+    cpu: dict[str, float],
+    gauges: dict[str, float],
+) -> Figures:
+    """Return a trial's figures from its raw files; what they mean stands at ``Figures``."""
+    firsts = first_places(attempts).values()
+    accepted = [one for one in firsts if one.outcome == "accepted" and has_order(one)]
+    refused = sum(map(_rightly_refused, firsts))
+    unsent = generator.unsent + generator.shed
+    took = sorted(one.done_us - one.intended_us for one in accepted)
+    lateness_us = 2 * round(generator.wake_lag_us.p99)
+    requests = [one for one in attempts if one.op == "place" and one.sent_us and one.done_us]
+    window_us = _window_us(requests)
+    return Figures(
+        rate=rate,
+        seconds=seconds,
+        seed=seed,
+        scheduled=generator.scheduled,
+        unsent=unsent,
+        accepted=len(accepted),
+        refused=refused,
+        errors=sum(1 for one in firsts if is_sent(one) and not _decided(one)),
+        slow=sum(latency_us > budget.p99_us for latency_us in took),
+        certainly_slow=sum(latency_us - lateness_us > budget.p99_us for latency_us in took),
+        p50_us=at(took, 0.5),
+        p99_us=at(took, 0.99),
+        max_us=took[-1] if took else 0,
+        concurrency=sum(one.done_us - one.intended_us for one in requests) / window_us,
+        throughput=len(requests) * 1e6 / window_us,
+        wake_lag_p99_us=round(generator.wake_lag_us.p99),
+        generator_cpu=generator.cpu_max,
+        cpu=cpu,
+        gauges=gauges,
+    )
+
+
+def judge_trial(figures: Figures, budget: Budget) -> Said:
+    """Return whether a trial kept the budget, broke it, or says nothing, with the reason in one sentence."""
+    if figures.unsent:
+        return Said(judgement="void", why=f"{figures.unsent} of {figures.scheduled} arrivals were never sent")
+    decided = figures.accepted + figures.refused
+    if figures.errors > budget.errors * figures.scheduled:
+        share = figures.errors / max(1, figures.scheduled)
+        why = f"{figures.errors} of {figures.scheduled} arrivals ({share:.2%}) got no decision"
+        return _fail(figures, why, certain=decided == 0 or not _unfit(figures))
+    if figures.accepted < ACCEPTED_LEAST:
+        return Said(judgement="void", why=f"only {figures.accepted} orders were accepted: too few for a p99")
+    most = SLOW_SHARE * figures.accepted
+    why = f"{figures.slow} of {figures.accepted} orders ({figures.slow / figures.accepted:.2%}) were over the budget"
+    if figures.slow > most:
+        return _fail(figures, why, certain=figures.certainly_slow > most)
+    return Said(judgement="pass", why=why)
+
+
+def _fail(figures: Figures, why: str, *, certain: bool) -> Said:
+    unfit = _unfit(figures)
+    if unfit and not certain:
+        return Said(judgement="void", why=f"{why}, but the generator was not fit to say so: {unfit}")
+    return Said(judgement="fail", why=why)
+
+
+def _unfit(figures: Figures) -> str:
+    if figures.generator_cpu > CPU_MOST:
+        return f"it used {figures.generator_cpu:.0%} of its core"
+    most_us = max(WAKE_LAG_LEAST_US, WAKE_LAG_SHARE * figures.p99_us)
+    if figures.wake_lag_p99_us > most_us:
+        return f"it was {figures.wake_lag_p99_us / 1000:.1f} ms late at p99"
+    return ""
+
+
+def at(ascending: Sequence[int], share: float) -> int:
+    """Return the value at a share of an ascending list, by nearest rank (0: no values)."""
+    return ascending[min(len(ascending) - 1, int(len(ascending) * share))] if ascending else 0
+
+
+def _rightly_refused(attempt: Attempt) -> bool:
+    return is_refused(attempt) and attempt.outcome in DECIDED | CONFLICT
+
+
+def _decided(attempt: Attempt) -> bool:
+    """Return whether an arrival got what the shop owes it: an order, or a refusal by the sale's rules."""
+    if attempt.op != "place":
+        return attempt.result == "ok"
+    return has_order(attempt) or _rightly_refused(attempt)
+
+
+def _window_us(requests: Sequence[Attempt]) -> int:
+    if not requests:
+        return 1
+    return max(1, max(one.done_us for one in requests) - min(one.intended_us for one in requests))

@@ -27,7 +27,7 @@ import msgspec
 POINTS_LEAST: Final = 6
 RATES_LEAST: Final = 4  # different values of N, at least a fifth apart
 SPAN_LEAST: Final = 4.0  # the largest N over the smallest
-DRAWS: Final = 400
+DRAWS: Final = 200
 COVERED: Final = 0.90
 
 

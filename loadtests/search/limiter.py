@@ -16,6 +16,7 @@ from typing import Final, Literal
 import msgspec
 
 FULL: Final = 0.85  # of a resource in use: what comes on top waits longer than it is served
+STRANGE_LEAST: Final = 0.15  # of all cores, used by others: worth saying
 SPENT: Final = 0.5  # of the budget, gone by waiting in one place
 
 Kind = Literal["utilisation", "wait"]
@@ -163,7 +164,12 @@ def name_limiter(usages: Sequence[Usage], rate: float | None, sizes: Sizes) -> L
     if first is None:
         return Limiter(name="unknown", sentences=[_nothing(resources)], resources=resources)
     others = [one for one in resources if one in (*full, *spent, *short) and one.name != first.name]
-    sentences = [_says(first, rate), *_shares(first, usages), first.advice, *(_says(one, rate) for one in others)]
+    sentences = [
+        _says(first, rate),
+        *_shares(first, usages, sizes),
+        first.advice,
+        *(_says(one, rate) for one in others),
+    ]
     return Limiter(name=first.name, sentences=sentences, resources=resources)
 
 
@@ -220,13 +226,17 @@ def _says(one: Resource, rate: float | None) -> str:
     return text + "."
 
 
-def _shares(first: Resource, usages: Sequence[Usage]) -> list[str]:
+def _shares(first: Resource, usages: Sequence[Usage], sizes: Sizes) -> list[str]:
     """Return who uses the machine, when that is what has run out."""
     top = max(usages, key=lambda usage: usage.rate, default=None)
     if first.name != "machine" or top is None or not top.cpu:
         return []
     parts = ", ".join(f"{role} {cores:.2f}" for role, cores in sorted(top.cpu.items(), key=lambda one: -one[1]))
-    return [f"Cores by process at {top.rate:,.0f}/s: {parts}."]
+    said = [f"Cores by process at {top.rate:,.0f}/s: {parts}."]
+    strange = sizes.cores * (_machine(top, sizes) or 0.0) - sum(top.cpu.values())
+    if strange > STRANGE_LEAST * sizes.cores:
+        said.append(f"{strange:.2f} cores went to work that is not this run's: without it the answer would be higher.")
+    return said
 
 
 def _nothing(resources: Sequence[Resource]) -> str:

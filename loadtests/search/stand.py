@@ -1,13 +1,12 @@
 """The stand a sweep tries rates on: one shop kept up over all trials, stocked anew before each.
 
-A trial is a generator process of its own with a fresh seed, a hot product of its own with enough keys, and the same cold
-products, topped up. Before it begins the shop is waited for until nothing of the last trial is left.
+A trial is a generator process of its own with a fresh seed, a hot product of its own with enough keys, and the
+same cold products, topped up. Before it begins the shop is waited for until nothing of the last trial is left.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,17 +15,16 @@ from typing import Any, Final
 import msgspec
 import psutil  # type: ignore[import-untyped]  # comes with locust
 
-from core.errors import Fault
 from core.settings import to_environment
 from loadtests.generator.load import GeneratorFailed, run_locust
 from loadtests.generator.plan import cold_skus
 from loadtests.generator.scenario import Scenario
 from loadtests.record import timeline
-from loadtests.record.history import Attempt, read
+from loadtests.record.history import read
 from loadtests.record.summary import Generator
 from loadtests.record.timeline import Sample
 from loadtests.search.bracket import Judgement
-from loadtests.search.trial import Budget, Figures, figures_of, judge_trial
+from loadtests.search.trial import Budget, Figures, accepted_us, figures_of, judge_trial
 from loadtests.shop.deployment import Deployment
 from loadtests.shop.quiet import wait_quiet
 from loadtests.shop.sampler import Sampler, sources_of
@@ -84,10 +82,11 @@ class Stand:
             Fault: a store failed while the stage was set.
         """
         seconds, died = self.seconds(rate), len(self._shop.unplanned)
-        name = f"trial {number}: {rate:,.0f}/s"
-        self._say(f"{name}, waiting until the last one is over")
+        name = f"trial {number}: {rate:,.0f}/s for {seconds:.1f} s"
+        self._say(f"{name}, stocking")
         self._shop.wait_ready()
-        wait_quiet(self._shop.settings, QUIET_MOST_S, lambda words: self._say(f"{name}, {words}"))
+        if number > 1:  # before the first there is no journal to wait for
+            wait_quiet(self._shop.settings, QUIET_MOST_S, lambda words: self._say(f"{name}, {words}"))
         sku = f"hot-{number:03d}"
         self._stock(sku, math.ceil(rate * seconds), seconds)
         out = self._directory / f"trial-{number:03d}"
@@ -101,9 +100,7 @@ class Stand:
         judgement, why = said.judgement, said.why
         if len(self._shop.unplanned) > died:
             judgement, why = "void", f"{self._shop.unplanned[-1].what} ended unplanned"
-        return Trial(
-            number=number, rate=rate, judgement=judgement, why=why, figures=figures, latencies_us=latencies_us
-        )
+        return Trial(number=number, rate=rate, judgement=judgement, why=why, figures=figures, latencies_us=latencies_us)
 
     # --- how ------------------------------------------------------------------------------------------------
 
@@ -112,13 +109,12 @@ class Stand:
         units, hold, silent = math.ceil(arrivals * STOCK_SHARE) + 10, stage.hold_ms(seconds), lambda _: None
         first = not self._cold_keys
         cold = self._cold if first else 0
-        set_stage(
-            settings, units, cold, silent, hold, cold_stock=COLD_STOCK, limit=stage.buyer_limit, hot_sku=sku
-        )
+        set_stage(settings, units, cold, silent, hold, cold_stock=COLD_STOCK, limit=stage.buyer_limit, hot_sku=sku)
         self._cold_keys = self._cold_keys or COLD_STOCK
         self._arrivals += arrivals
-        while self._cold and self._arrivals > self._cold_keys * self._cold:  # were all of them for cold products
-            restock(settings, cold_skus(self._cold), self._cold_keys, COLD_STOCK)
+        while self._cold and self._arrivals * 2 > self._cold_keys * self._cold:  # half a unit an arrival
+            for other in cold_skus(self._cold):
+                restock(settings, other, self._cold_keys, COLD_STOCK)
             self._cold_keys += COLD_STOCK
 
     def _generate(
@@ -133,7 +129,7 @@ class Stand:
             if said.get("phase") == "sale":
                 times.append(psutil.cpu_times())
             p99_ms = said["p99_us"] / 1000
-            self._say(f"{name}, {min(said['elapsed_s'], seconds):.1f} of {seconds:g} s, p99 {p99_ms:.1f} ms")
+            self._say(f"{name}, {min(said['elapsed_s'], seconds):.1f} s gone, p99 {p99_ms:.1f} ms")
 
         arguments = {
             "--host": shop.url,

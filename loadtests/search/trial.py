@@ -1,14 +1,15 @@
 """One trial of a sweep: its figures from the raw history, and whether it kept the budget. Pure.
 
-The budget is *p99 ≤ X* and *errors ≤ Y*. Of a short trial the first is judged as what it means: at most 1 % of the accepted
-orders took longer than X from the instant they were due. An error is an arrival that got no decision: unknown, timed out,
-failed, or refused because the shop was overloaded; a refusal that is the shop's right answer (sold out, limit reached)
-is none.
+The budget is *p99 ≤ X* and *errors ≤ Y*. Of a short trial the first is judged as what it means: at most 1 % of the
+accepted orders took longer than X from the instant they were due. An error is an arrival that got no decision:
+unknown, timed out, failed, or refused because the shop was overloaded; a refusal that is the shop's right answer
+(sold out, limit reached) is none.
 
-A late generator makes latency from the due instant longer, never shorter; so a trial that keeps the budget keeps it whatever
-the generator did, provided that every arrival was sent. A trial that breaks it counts only if the generator was fit, or if
-the budget is broken even after the generator's own lateness at p99 is taken off twice, at sending and at reading. Otherwise
-it is void: it says nothing of the shop.
+A late generator makes latency from the due instant longer, never shorter; so a trial that keeps the budget keeps
+it whatever the generator did, provided that every arrival was sent. A trial that breaks it counts only if the
+generator was fit, or if the budget is broken even after the generator's own lateness at p99 is taken off twice, at
+sending and at reading. Otherwise it is void: it says nothing of the shop. Orders under way while the generator
+stood still never speak against the shop.
 """
 
 from __future__ import annotations
@@ -19,17 +20,16 @@ from typing import Final
 import msgspec
 
 from loadtests.checkers.answers import CONFLICT, DECIDED, has_order, is_refused, is_sent
-from loadtests.record.figures import first_places
+from loadtests.record import fitness
 from loadtests.record.history import Attempt
+from loadtests.record.identity import first_places
+from loadtests.record.latency import latency_of_values, quantile
 from loadtests.record.summary import Generator
 from loadtests.search.bracket import Judgement
 from loadtests.search.law import Point
 
 SLOW_SHARE: Final = 0.01  # of accepted orders may be slower than the budget: that is what a p99 says
 ACCEPTED_LEAST: Final = 100  # a trial with fewer says nothing about a p99
-CPU_MOST: Final = 0.85
-WAKE_LAG_LEAST_US: Final = 1_000
-WAKE_LAG_SHARE: Final = 0.05  # of the p99 it is part of
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     errors: int
     slow: int  # accepted orders over the budget
-    certainly_slow: int  # over it even without the generator's lateness
+    certainly_slow: int  # over it even without the generator's lateness, and not while it stood still
+    unfit: list[str]  # why the generator was not fit to judge; empty: it was
     p50_us: int
     p99_us: int  # nearest rank, of `accepted` values
     max_us: int
@@ -92,7 +93,9 @@ def figures_of(
     refused = sum(map(_rightly_refused, firsts))
     unsent = generator.unsent + generator.shed
     took = sorted(one.done_us - one.intended_us for one in accepted)
-    lateness_us = 2 * round(generator.wake_lag_us.p99)
+    lag_us = round(generator.wake_lag_us.p99)
+    most_us = budget.p99_us + 2 * lag_us
+    certain = [one for one in accepted if one.done_us - one.intended_us > most_us and not _stalled(one, generator)]
     requests = [one for one in attempts if one.op == "place" and one.sent_us and one.done_us]
     window_us = _window_us(requests)
     return Figures(
@@ -105,13 +108,14 @@ def figures_of(
         refused=refused,
         errors=sum(1 for one in firsts if is_sent(one) and not _decided(one)),
         slow=sum(latency_us > budget.p99_us for latency_us in took),
-        certainly_slow=sum(latency_us - lateness_us > budget.p99_us for latency_us in took),
-        p50_us=at(took, 0.5),
-        p99_us=at(took, 0.99),
+        certainly_slow=len(certain),
+        unfit=list(fitness.late(generator, lag_us, fitness.wake_lag_most_us(latency_of_values(took)))),
+        p50_us=quantile(took, 0.5),
+        p99_us=quantile(took, 0.99),
         max_us=took[-1] if took else 0,
         concurrency=sum(one.done_us - one.intended_us for one in requests) / window_us,
         throughput=len(requests) * 1e6 / window_us,
-        wake_lag_p99_us=round(generator.wake_lag_us.p99),
+        wake_lag_p99_us=lag_us,
         generator_cpu=generator.cpu_max,
         cpu=cpu,
         gauges=gauges,
@@ -122,39 +126,33 @@ def judge_trial(figures: Figures, budget: Budget) -> Said:
     """Return whether a trial kept the budget, broke it, or says nothing, with the reason in one sentence."""
     if figures.unsent:
         return Said(judgement="void", why=f"{figures.unsent} of {figures.scheduled} arrivals were never sent")
-    decided = figures.accepted + figures.refused
     if figures.errors > budget.errors * figures.scheduled:
         share = figures.errors / max(1, figures.scheduled)
-        why = f"{figures.errors} of {figures.scheduled} arrivals ({share:.2%}) got no decision"
-        return _fail(figures, why, certain=decided == 0 or not _unfit(figures))
+        return _fail(figures, f"{figures.errors} of {figures.scheduled} arrivals ({share:.2%}) got no decision", False)
     if figures.accepted < ACCEPTED_LEAST:
         return Said(judgement="void", why=f"only {figures.accepted} orders were accepted: too few for a p99")
     most = SLOW_SHARE * figures.accepted
     why = f"{figures.slow} of {figures.accepted} orders ({figures.slow / figures.accepted:.2%}) were over the budget"
     if figures.slow > most:
-        return _fail(figures, why, certain=figures.certainly_slow > most)
+        certain = figures.certainly_slow > most and figures.generator_cpu <= fitness.CPU_MOST
+        return _fail(figures, why, certain)
     return Said(judgement="pass", why=why)
 
 
-def _fail(figures: Figures, why: str, *, certain: bool) -> Said:
-    unfit = _unfit(figures)
-    if unfit and not certain:
-        return Said(judgement="void", why=f"{why}, but the generator was not fit to say so: {unfit}")
+def _fail(figures: Figures, why: str, certain: bool) -> Said:
+    if figures.unfit and not certain:
+        return Said(judgement="void", why=f"{why}, but: {figures.unfit[0]}")
     return Said(judgement="fail", why=why)
 
 
-def _unfit(figures: Figures) -> str:
-    if figures.generator_cpu > CPU_MOST:
-        return f"it used {figures.generator_cpu:.0%} of its core"
-    most_us = max(WAKE_LAG_LEAST_US, WAKE_LAG_SHARE * figures.p99_us)
-    if figures.wake_lag_p99_us > most_us:
-        return f"it was {figures.wake_lag_p99_us / 1000:.1f} ms late at p99"
-    return ""
+def _stalled(attempt: Attempt, generator: Generator) -> bool:
+    return any(at < attempt.done_us and attempt.intended_us < at + length for at, length in generator.stalls)
 
 
-def at(ascending: Sequence[int], share: float) -> int:
-    """Return the value at a share of an ascending list, by nearest rank (0: no values)."""
-    return ascending[min(len(ascending) - 1, int(len(ascending) * share))] if ascending else 0
+def accepted_us(attempts: Sequence[Attempt]) -> list[int]:
+    """Return the latencies of the orders accepted at their first request, in µs from the instant each was due."""
+    firsts = first_places(attempts).values()
+    return [one.done_us - one.intended_us for one in firsts if one.outcome == "accepted" and has_order(one)]
 
 
 def _rightly_refused(attempt: Attempt) -> bool:

@@ -33,6 +33,7 @@ def set_stage(
     *,
     cold_stock: int = Stage().cold_stock,
     limit: int = BUYER_LIMIT,
+    hot_sku: str = HOT_SKU,
 ) -> None:
     """Add the products and import their keys, by the commands' own code.
 
@@ -44,11 +45,12 @@ def set_stage(
         hold: how long reservations hold, in ms.
         cold_stock: units of each other SKU.
         limit: units one buyer may have of one SKU.
+        hot_sku: its name.
 
     Raises:
         FlashproofError: a store failed, or the keys are there already.
     """
-    units = {HOT_SKU: stock} | dict.fromkeys(cold_skus(cold), cold_stock)
+    units = {hot_sku: stock} | dict.fromkeys(cold_skus(cold), cold_stock)
     asyncio.run(_set_stage(settings, [_product(sku, hold, limit) for sku in units], units, progress))
 
 

@@ -54,6 +54,7 @@ def test_the_sentences_carry_the_figures_and_what_to_do() -> None:
     assert "--workers" in said[1]
     full = name_limiter(usages({"server": 1.8}, {"machine_busy": 0.98}), 2_000, SIZES).sentences
     assert "server 1.80, generator 0.40" in full[1]
+    assert "4.94 cores went to work that is not this run's" in full[2]
 
 
 def test_what_twice_the_rate_would_need_is_a_straight_line_through_what_was_kept() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -48,13 +47,13 @@ class Connection:
     a server that closes an idle connection is noticed when it happens.
     """
 
-    __slots__ = ("_hub", "_watcher", "deadline_ns", "sock", "spoke", "waiting")
+    __slots__ = ("_hub", "_watcher", "deadline_us", "sock", "spoke", "waiting")
 
     def __init__(self, sock: socket.socket) -> None:
         """Take a connected, non-blocking plain socket."""
         self._hub = gevent.get_hub()
         self.sock = sock
-        self.deadline_ns = 0
+        self.deadline_us = 0
         self.waiting: Any = None  # the greenlet that waits for bytes
         self.spoke = False  # bytes or an end came while nobody waited
         self._watcher: Any = self._hub.loop.io(sock.fileno(), _READ)
@@ -136,11 +135,13 @@ class Client:
         """
         if self._over:
             raise gevent.GreenletExit
-        deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
         idle = self._idle
         if idle and not idle[-1].spoke:  # the common case, in this frame
             connection = idle.pop()
+            sent_us = self._now_us()
+            connection.deadline_us = sent_us + int(timeout_s * 1e6)
         else:
+            deadline_us = self._now_us() + int(timeout_s * 1e6)
             try:
                 connection = self._acquire(timeout_s)
             except RefusedError:
@@ -150,9 +151,8 @@ class Client:
             except gevent.GreenletExit:
                 self._over = True
                 return Reply(0, self._now_us(), contract.CUT_EARLY)
-        connection.deadline_ns = deadline_ns
+            sent_us, connection.deadline_us = self._now_us(), deadline_us
         self._busy.add(connection)
-        sent_us = self._now_us()
         error = ""
         try:
             status, headers, body, keep = self._exchange(connection, raw)
@@ -208,7 +208,7 @@ class Client:
         except BlockingIOError:
             sent = 0
         while sent < len(raw):  # never seen with requests of this size, but a full buffer is not an error
-            _wait_writable(sock, connection.deadline_ns)
+            _wait_writable(sock, (connection.deadline_us - self._now_us()) / 1e6)
             sent += _send(sock, raw[sent:])
         reader: ReplyReader | None = None
         while True:
@@ -229,8 +229,8 @@ class Client:
 
     def _sweep(self) -> None:
         """Expire what is overdue. One look at all every 50 ms is far cheaper than a timer a request."""
-        now_ns = time.monotonic_ns()
-        for connection in [c for c in self._busy if c.deadline_ns < now_ns]:
+        now_us = self._now_us()
+        for connection in [c for c in self._busy if c.deadline_us < now_us]:
             connection.expire()
 
     def _acquire(self, timeout_s: float) -> Connection:
@@ -299,14 +299,13 @@ def _send(sock: socket.socket, raw: bytes) -> int:
 def _connect(sock: socket.socket, address: Any, timeout_s: float) -> None:
     with contextlib.suppress(BlockingIOError):
         sock.connect(address)
-    _wait_writable(sock, time.monotonic_ns() + int(timeout_s * 1e9))
+    _wait_writable(sock, timeout_s)
     failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if failed:
         raise OSError(failed, os.strerror(failed))
 
 
-def _wait_writable(sock: socket.socket, deadline_ns: int) -> None:
-    left_s = (deadline_ns - time.monotonic_ns()) / 1e9
+def _wait_writable(sock: socket.socket, left_s: float) -> None:
     if left_s <= 0:
         raise TimeoutError
     watcher = gevent.get_hub().loop.io(sock.fileno(), _WRITE)

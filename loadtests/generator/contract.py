@@ -7,7 +7,7 @@ The one law of judging: ``ok`` was answered as asked, ``fail`` surely changed no
 from __future__ import annotations
 
 import hashlib
-import hmac
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -52,7 +52,12 @@ class Reply:
         self.status, self.headers, self.body = status, headers or {}, body
 
 
-class Placed(msgspec.Struct, frozen=True):
+@lru_cache(maxsize=1_024)  # the orders accepted in one millisecond share their pay_by
+def _instant_ms(text: str) -> int:
+    return parse_iso8601(text)
+
+
+class Placed(msgspec.Struct, frozen=True, gc=False):
     """The order a buyer holds, as the shop answered."""
 
     order_id: str
@@ -66,7 +71,7 @@ class Placed(msgspec.Struct, frozen=True):
 
     def pay_by_ms(self) -> int:
         """Return until when it can be paid, in milliseconds since 1970."""
-        return parse_iso8601(self.pay_by)
+        return _instant_ms(self.pay_by)
 
 
 class Wire:
@@ -105,7 +110,18 @@ class Wire:
 
 def sign(secret: bytes, body: bytes, unix_s: int) -> str:
     """Return the ``X-Signature`` of a sandbox callback: HMAC-SHA256 (RFC 2104) over ``t.body``."""
-    return f"t={unix_s},v1={hmac.digest(secret, b'%d.' % unix_s + body, 'sha256').hex()}"
+    inner, outer = _keyed(secret)
+    mac, whole = inner.copy(), outer.copy()
+    mac.update(b"%d." % unix_s + body)
+    whole.update(mac.digest())
+    return f"t={unix_s},v1={whole.hexdigest()}"
+
+
+@lru_cache(maxsize=16)
+def _keyed(secret: bytes) -> tuple[Any, Any]:
+    """Return both of HMAC's hashes with the key taken in: half the price of beginning anew for each callback."""
+    key = (hashlib.sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
+    return hashlib.sha256(bytes(byte ^ 0x36 for byte in key)), hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
 
 def judge(reply: Reply) -> tuple[Result, str]:

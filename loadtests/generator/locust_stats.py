@@ -46,13 +46,22 @@ class LocustStats:
                 context={},
             )
             return
-        batch = self._batches.get((name, op))
-        if batch is None:
-            batch = self._batches[name, op] = _Batch()
+        batch = self._batches.get((name, op)) or self._batch(name, op)
         batch.latencies_us.append(latency_us)
         batch.length += length
         if len(batch.latencies_us) > _MERGED_MOST:
             self.flush()
+
+    def add_all(self, op: str, name: str, latencies_us: list[int], length: int) -> None:
+        """Take many requests whose outcomes are known; ``length`` is the sum of their answers' bytes."""
+        batch = self._batches.get((name, op)) or self._batch(name, op)
+        batch.latencies_us += latencies_us
+        batch.length += length
+        if len(batch.latencies_us) > _MERGED_MOST:
+            self.flush()
+
+    def _batch(self, name: str, op: str) -> _Batch:
+        return self._batches.setdefault((name, op), _Batch())
 
     def flush(self) -> None:
         """Merge what is held into Locust's statistics."""

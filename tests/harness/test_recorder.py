@@ -23,6 +23,36 @@ def test_the_buckets_lose_nothing_against_hdrhistogram() -> None:
     assert buckets.summary().p99 == real.get_value_at_percentile(99)
 
 
+def test_counting_many_at_once_is_counting_each() -> None:
+    dice, one_by_one, at_once = random.Random(9), Buckets(), Buckets()
+    values = [int(10 ** dice.uniform(0, 7.7)) for _ in range(5_000)] + [-3, 0, LATENCY_US_MOST, LATENCY_US_MOST + 7]
+    for value_us in values:
+        one_by_one.add(value_us)
+    for cut in range(0, len(values) + 500, 500):
+        at_once.add_all(values[cut : cut + 500])
+    assert at_once.counts == one_by_one.counts
+    assert (at_once.total, at_once.max_us, at_once.over) == (one_by_one.total, one_by_one.max_us, one_by_one.over)
+
+
+def test_what_is_asked_for_counts_what_is_still_held(tmp_path: Path) -> None:
+    """Attempts are settled in bundles; a figure asked for in between must not miss the last of them."""
+    recorder = Recorder(tmp_path)
+    for number in range(3):
+        recorder.note(attempt_of(number), "accepted")
+        assert (recorder.requests, recorder.accepted) == (number + 1, number + 1)
+    recorder.note(attempt_of(3))
+    assert recorder.requests == 3  # never sent
+    assert recorder.window_p99_us() == 250
+    recorder.close()
+    assert [attempt.arrival for attempt in read(tmp_path / "history.jsonl")] == [0, 1, 2, 3]
+
+
+def attempt_of(arrival: int) -> Attempt:
+    return Attempt(
+        arrival=arrival, op="place", why="first", buyer="b", intended_us=100, sent_us=150, done_us=350, result="ok"
+    )
+
+
 def test_percentiles_are_within_a_thousandth_of_the_exact_ones() -> None:
     dice, buckets = random.Random(8), Buckets()
     values = sorted(int(dice.lognormvariate(8, 1)) + 1 for _ in range(100_000))

@@ -5,8 +5,7 @@ The verdict is the gravest that any rule of ``RULES`` argues for: **wrong** (an 
 because a broken invariant is true however badly the load was made; void comes before slow because a latency
 measured by a generator that was itself late says nothing of the shop.
 
-``read_run`` reads, ``judge`` decides without I/O, ``verify`` judges again and names every difference to
-``summary.json``.
+``read_run`` reads, ``judge`` decides without I/O; ``loadtests.verify`` judges again and names every difference.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import msgspec
 from core.errors import Fault
 from loadtests import checkers
 from loadtests.checkers import non_vacuity
-from loadtests.record import fitness, identity
+from loadtests.record import fitness, identity, timeline
 from loadtests.record.evidence import Evidence, Finding, PostgresState, ValkeyState
 from loadtests.record.figures import (
     costs,
@@ -52,6 +51,7 @@ from loadtests.record.summary import (
     Summary,
     Verdict,
 )
+from loadtests.record.timeline import Sample
 
 HTTP_INTERNAL_ERROR: Final = 500
 EXPIRY_LATE_MOST_MS: Final = 1_000  # unpaid units come back so soon after their time
@@ -79,6 +79,7 @@ class RunFiles(msgspec.Struct, frozen=True, kw_only=True):
     histograms: dict[str, Recorded]  # by name, from the intended instant
     service: dict[str, Recorded]  # the same from the send
     evidence: Evidence
+    timeline: list[Sample] = []
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -315,6 +316,7 @@ def read_run(directory: Path) -> RunFiles:
     try:
         attempts = list(read(directory / "history.jsonl"))
         charges = list(read_charges(directory / "charges.jsonl"))
+        samples = timeline.read_timeline(directory / timeline.NAME)
     except OSError as error:
         raise Unjudgeable(f"{Path(str(error.filename)).name} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -333,6 +335,7 @@ def read_run(directory: Path) -> RunFiles:
             postgres=_load(directory / "postgres.json", PostgresState),
             valkey=_load(directory / "valkey.json", ValkeyState),
         ),
+        timeline=samples,
     )
 
 
@@ -341,22 +344,3 @@ def write_json(path: Path, value: Any) -> None:
     whole = path.with_name(path.name + ".new")
     whole.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
     whole.replace(path)
-
-
-def verify(directory: Path) -> list[str]:
-    """Judge the run again and return every difference to its ``summary.json`` as a sentence.
-
-    Raises:
-        Unjudgeable: a file is missing or broken.
-    """
-    said: Summary = _load(directory / "summary.json", Summary)
-    found = judge(read_run(directory))
-    return list(_differences("", msgspec.to_builtins(said), msgspec.to_builtins(found)))
-
-
-def _differences(where: str, said: Any, found: Any) -> Iterable[str]:
-    if isinstance(said, dict) and isinstance(found, dict):
-        for name in sorted(said.keys() | found.keys()):
-            yield from _differences(f"{where}.{name}" if where else name, said.get(name), found.get(name))
-    elif said != found:
-        yield f"{where}: summary.json says {said!r}, the raw files say {found!r}"

@@ -72,11 +72,35 @@ def figures(pairs: Iterable[tuple[str, object]]) -> Html:
     return Html(f'<dl class="figures">{inner}</dl>')
 
 
-def figure(caption: str, svg: str, legend: Sequence[str]) -> Html:
-    """Return a chart with its caption and legend; the legend's colours are the chart's, in order."""
-    keys = "".join(f'<li class="s{n}"><i aria-hidden="true"></i>{safe(name)}</li>' for n, name in enumerate(legend))
+def duration(us: float | None) -> str:
+    """Return microseconds with a fitting unit, or a dash."""
+    if us is None:
+        return "–"
+    if us < 1_000:
+        return f"{us:.0f} µs"
+    if us < 1_000_000:
+        return f"{us / 1000:.3g} ms" if us < 999_500 else "1 s"
+    return f"{us / 1_000_000:.3g} s"
+
+
+def section(title: str, *parts: Html) -> Html:
+    """Return a part of the page under its heading."""
+    return Html(f"<section>\n<h2>{safe(title)}</h2>\n{chr(10).join(parts)}\n</section>\n")
+
+
+def figure(name: str, title: str, says: str, told: str, numbers: Html) -> Html:
+    """Return the frame of a chart that the script fills.
+
+    Args:
+        name: the chart's, unique on the page.
+        title: its caption.
+        says: how to read it.
+        told: what a screen reader says instead of the picture.
+        numbers: the same as a table.
+    """
     return Html(
-        f"<figure><figcaption>{safe(caption)}</figcaption>"
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{safe(caption)}">{svg}</div>'
-        f'<ul class="legend">{keys}</ul></figure>'
+        f'<figure><figcaption>{safe(title)}</figcaption><p class="soft">{safe(says)}</p>'
+        f'<div class="plot" id="chart-{safe(name)}" role="img" tabindex="0" aria-label="{safe(told)}"></div>'
+        f'<p class="said" aria-live="polite"></p>'
+        f"<details><summary>{safe(title)}, as numbers</summary>{numbers}</details></figure>"
     )

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from loadtests.record.summary import EXIT_CODE, Summary, Verdict
-from loadtests.report.chart import duration
+from loadtests.report.page import duration
 
 LINES_MOST: Final = 22  # of 24: the prompt and the command before it want theirs
 REASONS_MOST: Final = 4

@@ -14,6 +14,7 @@ from loadtests.judge import RunFiles, write_json
 from loadtests.machine import Machine
 from loadtests.record.evidence import Evidence
 from loadtests.record.summary import Budgets, Generator, Histograms, Recorded, Run, WakeLag
+from loadtests.record.timeline import ROLES, Sample, write_timeline
 
 EPOCH_MS = 1_760_000_000_000
 
@@ -68,7 +69,22 @@ def run_files(
         },
         service={"accepted": recorded(*range(900, 19_900, 10)), "sold_out": recorded(*range(400, 1_900, 10))},
         evidence=evidence,
+        timeline=samples(),
     )
+
+
+def samples() -> list[Sample]:
+    """Return what the sampler of such a run saw, twice a second from before the sale until after it."""
+    gauges = {"loop_lag_us": 900.0, "batch_orders": 12.5, "batch_ms": 2.5, "store_busy": 0.4, "fsync_us": 700.0}
+    return [
+        Sample(
+            at_us=n * 500_000,
+            cpu={role: 0.1 * at for at, role in enumerate(ROLES, 1)},
+            rss_bytes=dict.fromkeys(ROLES, 50000000 + n),
+            gauges=gauges if n % 2 else {},
+        )
+        for n in range(-4, 12)
+    ]
 
 
 def write_run(directory: Path, files: RunFiles) -> None:
@@ -77,6 +93,7 @@ def write_run(directory: Path, files: RunFiles) -> None:
     for name, rows in (("history", evidence.attempts), ("charges", evidence.charges)):
         lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
         (directory / f"{name}.jsonl").write_bytes(lines)
+    write_timeline(directory / "timeline.jsonl", files.timeline)
     for name, value in (
         ("run", files.run),
         ("generator", files.generator),

@@ -11,7 +11,7 @@ from rundir import recorded, run_files, write_run
 from spoiled import spoil
 from world import a_good_sale
 
-from loadtests.judge import Unjudgeable, exit_code, judge, read_run, verify, write_json
+from loadtests.judge import Unjudgeable, exit_code, judge, read_run, write_json
 from loadtests.record.figures import latency_of
 from loadtests.record.summary import Budgets, Incident, Summary, WakeLag
 
@@ -148,15 +148,12 @@ def test_paid_to_delivered_comes_from_the_stores_when_nobody_recorded_it() -> No
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_judged_again_from_its_files_and_a_forged_summary_is_found(tmp_path: Path) -> None:
+def test_a_run_is_judged_again_from_its_files(tmp_path: Path) -> None:
     write_run(tmp_path, run_files())
     summary = judge(read_run(tmp_path))
     assert summary.verdict == "pass"
     write_json(tmp_path / "summary.json", summary)
     assert msgspec.json.decode((tmp_path / "summary.json").read_bytes(), type=Summary) == summary
-    assert verify(tmp_path) == []
-    write_json(tmp_path / "summary.json", msgspec.structs.replace(summary, verdict="slow", seed=8))
-    assert sorted(difference.split(":")[0] for difference in verify(tmp_path)) == ["seed", "verdict"]
 
 
 @pytest.mark.parametrize("name", ["run.json", "generator.json", "histograms.json", "postgres.json", "valkey.json"])

@@ -10,15 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 from rich.console import Console
-from rundir import run_files
+from rundir import run_files, samples
 from spoiled import spoil
 from world import a_good_sale
 
 from loadtests.judge import RULES, RunFiles, judge
 from loadtests.record.summary import Incident, Window
-from loadtests.report import chart, html, terminal
-from loadtests.report.page import table
-from loadtests.report.series import BUCKETS_MOST, OUTCOMES_MOST, over_time, spectrum
+from loadtests.record.timeline import Sample
+from loadtests.report import html, terminal
+from loadtests.report.charts import charts_of
+from loadtests.report.page import duration, table
+from loadtests.report.series import BUCKETS_MOST, OUTCOMES_MOST, SAMPLES_MOST, over_time, spectrum, thinned
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = "<script src=//evil.example/x.js></script>\"'><img src=x onerror=alert(1)>"
@@ -73,19 +75,36 @@ def test_the_page_says_the_verdict_and_its_rule(files: RunFiles) -> None:
 
 def test_the_page_asks_nobody_for_anything() -> None:
     page = _page(run_files())
-    assert not re.search(r"https?://|//[a-z]|url\(|@import", page.replace("<!doctype html>", ""))
+    for name in ("uPlot.iife.min.js", "uPlot.min.css"):
+        vendored = (Path(html.__file__).parent / "vendor" / name).read_text(encoding="utf-8")
+        assert vendored in page
+        page = page.replace(vendored, "")
+    own = page.replace("<!doctype html>", "").replace("// ", "")
+    assert not re.search(r"https?://|//[a-z]|url\(|@import|fetch\(|XMLHttpRequest|import\(", own)
     tags = _parsed(page).tags
-    assert not {"script", "link", "iframe", "object", "img"} & {tag for tag, _ in tags}
+    assert not {"link", "iframe", "object", "img"} & {tag for tag, _ in tags}
     assert not [attrs for _, attrs in tags if {"src", "href", "srcset", "xlink:href"} & attrs.keys()]
     assert "default-src 'none'" in page
 
 
-def test_every_table_has_a_caption_and_every_chart_a_name() -> None:
-    page = _page(run_files())
+def test_the_page_carries_the_licence_of_what_it_carries() -> None:
+    """MIT: the notice shall be included in all copies."""
+    assert "Copyright (c) 2022 Leon Sorokin" in _page(run_files())
+
+
+def test_every_table_has_a_caption_and_every_chart_a_name_a_text_and_its_numbers() -> None:
+    files = run_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(20)]})
+    page = _page(files)
     tags = _parsed(page).tags
-    assert page.count("<table>") == page.count("<caption>") > 6
-    charts = [attrs for tag, attrs in tags if tag == "svg"]
-    assert len(charts) == 3 and all(attrs["role"] == "img" and attrs["aria-label"] for attrs in charts)
+    assert page.count("<table>") == page.count("<caption>") > 15
+    told = {attrs["id"]: attrs for _, attrs in tags if (attrs.get("id") or "").startswith("chart-")}
+    charts = charts_of(judge(files), files)
+    assert list(told) == [f"chart-{chart.id}" for chart in charts]
+    assert {"answers", "latency", "spectrum", "cpu", "memory", "waits", "busy", "batches", "generator"} <= {
+        chart.id for chart in charts
+    }
+    assert all(attrs["role"] == "img" and attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in told.values())
+    assert page.count("as numbers</summary><div") == len(charts)
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
 
 
@@ -104,8 +123,8 @@ def test_hostile_text_stays_text_wherever_it_comes_from() -> None:
     )
     histograms = {**files.histograms, HOSTILE: files.histograms["accepted"]}
     page = _page(msgspec.structs.replace(files, histograms=histograms))
-    assert "&lt;script" in page and "<script" not in page and "<img" not in page
-    _parsed(page)
+    assert "&lt;script" in page and "<script src" not in page and "<img" not in page
+    assert sum(tag == "script" for tag, _ in _parsed(page).tags) == 3
 
 
 def test_a_run_with_endless_different_errors_gives_a_page_of_ordinary_size() -> None:
@@ -123,13 +142,23 @@ def test_a_run_with_endless_different_errors_gives_a_page_of_ordinary_size() -> 
 
 
 def test_incidents_are_marked_in_the_charts_and_named_below() -> None:
-    page = _page(run_files(run={"incidents": [Incident(at_us=20_000, what="kill -9 of the projector")]}))
-    assert "kill -9 of the projector" in page and 'class="mark"' in page
+    files = run_files(run={"incidents": [Incident(at_us=20_000, what="kill -9 of the projector")]})
+    assert "kill -9 of the projector" in _page(files)
+    begin_s = judge(files).window.begin_us / 1e6
+    over_the_sale = [chart for chart in charts_of(judge(files), files) if chart.id in ("answers", "latency", "cpu")]
+    assert [chart.marks for chart in over_the_sale] == [[(pytest.approx(0.02 - begin_s), "1")]] * 3
+
+
+def test_the_generators_stalls_are_shaded() -> None:
+    files = run_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(20)], "stalls": [(500_000, 80_000)]})
+    page, chart = _page(files), next(c for c in charts_of(judge(files), files) if c.id == "generator")
+    assert chart.bands[0][1] - chart.bands[0][0] == pytest.approx(0.08)
+    assert "1 times, at most 80 ms" in page
 
 
 def test_an_empty_run_still_has_a_page(tmp_path: Path) -> None:
     files = run_files(spoil(a_good_sale(), attempts=[], charges=[], orders=[], events=[], payments=[], deliveries=[]))
-    files = msgspec.structs.replace(files, histograms={})
+    files = msgspec.structs.replace(files, histograms={}, service={}, timeline=[])
     path = html.write(tmp_path, judge(files), files)
     _parsed(path.read_text(encoding="utf-8"))
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
@@ -144,7 +173,7 @@ def test_series_are_bounded_and_lose_no_answer() -> None:
         msgspec.structs.replace(one, outcome=f"o{n % 9}", result="fail", done_us=n * 7_000, intended_us=0)
         for n in range(9_000)
     ]
-    series = over_time(many, Window(begin_us=0, end_us=63_000_000))
+    series = over_time(many, many[:1], Window(begin_us=0, end_us=63_000_000))
     buckets = len(series.p99_us)
     assert buckets <= BUCKETS_MOST + 1 and len(series.per_second) == OUTCOMES_MOST + 1
     total = sum(sum(values) for values in series.per_second.values()) * series.width_us / 1_000_000
@@ -159,17 +188,35 @@ def test_the_spectrum_ends_where_ten_values_are_left() -> None:
     assert [value for _, value in line] == sorted(value for _, value in line)
 
 
-@pytest.mark.parametrize(("high", "last"), [(0, 1), (7, 8), (10, 10), (1999, 2000), (0.3, 0.3)])
-def test_ticks_are_round_and_reach_the_highest_value(high: float, last: float) -> None:
-    ticks = chart.nice_ticks(high)
-    assert ticks[0] == 0 and ticks[-1] == pytest.approx(last) and len(ticks) <= 7
+def test_a_long_timeline_is_thinned_and_keeps_its_peaks_and_its_gaps() -> None:
+    """An hour of samples on a phone; the one second in which the loop stood still is what they look for."""
+    hour = [
+        Sample(at_us=n * 500_000, cpu={"server": 0.5}, gauges={"loop_lag_us": 2e6 if n == 5_001 else 100.0})
+        for n in range(7_200)
+        if not 2_000 <= n < 2_400
+    ]
+    hour += [Sample(at_us=n * 500_000) for n in range(2_000, 2_400)]
+    hour.sort(key=lambda sample: sample.at_us)
+    thin = thinned(hour, Window(begin_us=0, end_us=3_600_000_000), 0, 0)
+    lag = thin.line(lambda sample: sample.gauges.get("loop_lag_us"))
+    assert len(thin.at_us) == len(lag) <= SAMPLES_MOST
+    assert max(value or 0.0 for value in lag) == 2e6
+    assert lag.count(None) >= 10
+
+
+def test_every_chart_is_small_whatever_the_run() -> None:
+    files = run_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(14_400)]})
+    files = msgspec.structs.replace(files, timeline=[msgspec.structs.replace(s) for s in samples()] * 500)
+    for chart in charts_of(judge(files), files):
+        assert len(chart.at) <= 241 and len(chart.lines) <= 8, chart.id
+        assert all(len(line.values) == len(chart.at) for line in chart.lines), chart.id
 
 
 @pytest.mark.parametrize(
     ("us", "text"), [(0, "0 µs"), (999, "999 µs"), (1_500, "1.5 ms"), (99_990, "100 ms"), (2_500_000, "2.5 s")]
 )
 def test_durations_have_a_fitting_unit(us: float, text: str) -> None:
-    assert chart.duration(us) == text
+    assert duration(us) == text
 
 
 def test_a_long_table_is_cut_and_counted() -> None:

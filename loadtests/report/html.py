@@ -19,7 +19,7 @@ from loadtests.judge import RULES, RunFiles
 from loadtests.record.summary import Summary, Verdict
 from loadtests.report import tables
 from loadtests.report.charts import Chart, charts_of
-from loadtests.report.page import Html, figure, items, safe, section, table
+from loadtests.report.page import Html, chart_frame, items, safe, section, table
 
 NAME: Final = "report.html"
 _HERE: Final = Path(__file__).parent
@@ -108,7 +108,7 @@ def _digest(script: str) -> str:
 
 
 def _figure(chart: Chart) -> Html:
-    return figure(chart.id, chart.title, chart.says, tables.chart_told(chart), tables.chart_numbers(chart))
+    return chart_frame(chart.id, chart.title, chart.says, tables.chart_told(chart), tables.chart_numbers(chart))
 
 
 def _no_timeline() -> Html:

@@ -88,7 +88,7 @@ def section(title: str, *parts: Html) -> Html:
     return Html(f"<section>\n<h2>{safe(title)}</h2>\n{chr(10).join(parts)}\n</section>\n")
 
 
-def figure(name: str, title: str, says: str, told: str, numbers: Html) -> Html:
+def chart_frame(name: str, title: str, says: str, told: str, numbers: Html) -> Html:
     """Return the frame of a chart that the script fills.
 
     Args:
@@ -103,4 +103,14 @@ def figure(name: str, title: str, says: str, told: str, numbers: Html) -> Html:
         f'<div class="plot" id="chart-{safe(name)}" role="img" tabindex="0" aria-label="{safe(told)}"></div>'
         f'<p class="said" aria-live="polite"></p>'
         f"<details><summary>{safe(title)}, as numbers</summary>{numbers}</details></figure>"
+    )
+
+
+def figure(caption: str, svg: str, legend: Sequence[str]) -> Html:
+    """Return a picture in SVG with its caption and legend; the legend's colours are the chart's, in order."""
+    keys = "".join(f'<li class="s{n}"><i aria-hidden="true"></i>{safe(name)}</li>' for n, name in enumerate(legend))
+    return Html(
+        f"<figure><figcaption>{safe(caption)}</figcaption>"
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{safe(caption)}">{svg}</div>'
+        f'<ul class="legend">{keys}</ul></figure>'
     )

@@ -1,4 +1,4 @@
-"""One arrival played out: place, click again, pay through the gateway, wait for the key, cancel.
+"""One arrival played out: look around, place, click again, pay through the gateway, wait for the key, cancel.
 
 No I/O of its own: how to ask, sleep and start things beside comes in with the ``World``. Each request is one
 attempt of the history. What a refused or unlucky buyer does next is bounded everywhere: tries, pauses, waits.
@@ -14,18 +14,25 @@ import msgspec
 from core.ids import Names
 from core.sale.orders.order import SETTLED, State
 from loadtests.generator import contract
-from loadtests.generator.contract import Placed, Reply, Wire
-from loadtests.generator.gateway import CALLBACK_TRIES_MOST, Ask, Gateway, Payer, RunClock
+from loadtests.generator.attempts import Payer, browse_attempt, place_attempt, state_attempt
+from loadtests.generator.contract import Placed, Reply
+from loadtests.generator.gateway import CALLBACK_TRIES_MOST, Ask, Gateway, RunClock
+from loadtests.generator.manners import Manners
 from loadtests.generator.plan import Plan, backoff_us
 from loadtests.generator.recorder import Recorder
-from loadtests.record.history import Attempt, Charge, Op
+from loadtests.generator.retry_budget import RetryBudget
+from loadtests.record.history import Attempt, Charge
+from loadtests.targets import Target
 
 PLACE_TIMEOUT_S: Final = 10.0
 PLACE_RETRIES_MOST: Final = 3
+NO_BUDGET_RETRIES_MOST: Final = 20  # of those who know no end: even they go away in the end
+NO_BUDGET_PAUSE_US: Final = 50_000
+COME_BACKS_MOST: Final = 8  # times one who was told sold_out asks again
 TRACK_TIMEOUT_S: Final = 10.0
+BROWSE_TIMEOUT_S: Final = 10.0
 WAIT_S: Final = 10  # one long poll
 WAITS_MOST: Final = 8  # long polls of one buyer
-POLL_AFTER_US: Final = 1_000_000
 
 
 class Handle(Protocol):
@@ -38,7 +45,7 @@ class Handle(Protocol):
 class World(msgspec.Struct, frozen=True):
     """What a buyer acts through. Instants are µs since the run's start."""
 
-    wire: Wire
+    target: Target
     ask: Ask  # quick calls
     wait: Ask  # long polls, over connections of their own so that they never hold up a sale
     gateway: Gateway
@@ -48,21 +55,27 @@ class World(msgspec.Struct, frozen=True):
     sleep_us: Callable[[int], None]
     spawn: Callable[..., None]  # starts something beside the buyer
     ask_beside: Callable[..., Handle]  # the same, where the result is wanted
+    manners: Manners
+    budget: RetryBudget  # of all clients that have one
 
 
 class Story:
     """What the buyer's parts, running beside each other, tell each other."""
 
-    __slots__ = ("paid_us", "shown")
+    __slots__ = ("paid_us", "settled", "shown")
 
     def __init__(self) -> None:
         """Begin unpaid, with no key seen."""
         self.paid_us = 0  # when the gateway's first paid callback was sent
         self.shown = False
+        self.settled = False  # nothing will change any more
 
 
 def play(world: World, plan: Plan, due_us: int) -> None:
     """Play one arrival to its end, from the instant it was due."""
+    if plan.looks:
+        _browse(world, plan, due_us)
+        due_us = world.clock.now_us()
     twin = None
     if plan.again == "at_once":
         twin = world.ask_beside(_place, world, plan, "replay", due_us)
@@ -84,16 +97,21 @@ def _live(world: World, plan: Plan, placed: Placed) -> None:
     if plan.conflict is not None:
         _place(world, plan, "conflict", placed_us, plan.conflict)
     story = Story()
+    polls = plan.watch == "poll" and world.manners.polls_most > 1
+    if polls:
+        world.spawn(_poll, world, plan, placed, story)
     if plan.ending == "never":
         return
     if plan.ending == "cancel":
         _sleep_until(world, placed_us + plan.think_us)
         _cancel(world, plan, placed)
         return
-    if plan.ending == "late":
+    if plan.ending == "late" and placed.pay_by:
         pay_us = placed.pay_by_ms() * 1000 - world.clock.started_unix_us + plan.late_us
     else:
         pay_us = placed_us + plan.think_us
+    if together_us := world.manners.pay_together_us:
+        pay_us = -(-pay_us // together_us) * together_us
     if plan.watch == "early" and plan.ending == "pay":
         world.spawn(_watch, world, plan, placed, story)
     _sleep_until(world, pay_us)
@@ -102,30 +120,61 @@ def _live(world: World, plan: Plan, placed: Placed) -> None:
         return
     if plan.watch == "after" or (plan.watch == "early" and plan.ending == "late"):
         _watch(world, plan, placed, story)
-    elif plan.watch == "poll":
-        world.sleep_us(POLL_AFTER_US)
-        _track(world, plan, placed, story, "poll", world.clock.now_us(), 0)
+    elif plan.watch == "poll" and not polls:
+        _poll(world, plan, placed, story)
+
+
+def _browse(world: World, plan: Plan, due_us: int) -> None:
+    """Look at the list and at some products, the wanted one last."""
+    for sku in ("", *plan.looks):
+        reply = world.ask(world.target.browse(sku), BROWSE_TIMEOUT_S)
+        why = "product" if sku else "list"
+        attempt = browse_attempt(world.target, why, reply, plan.number, plan.buyer, sku, due_us)
+        _note(world, why, attempt, reply)
+        due_us = world.clock.now_us() + plan.look_us
+        world.sleep_us(plan.look_us)
 
 
 # --- placing ------------------------------------------------------------------------------------------------
 
 
 def _place_until_known(world: World, plan: Plan, due_us: int) -> Placed | None:
-    """Place the order; while nothing definite comes back, ask again with the same key, a few times."""
-    why, intended_us = plan.why, due_us
-    for tried in range(PLACE_RETRIES_MOST + 1):
-        placed, attempt, reply = _place(world, plan, why if tried == 0 else "retry", intended_us, due_us=due_us)
-        if tried == 0:
+    """Place the order; while nothing definite comes back, ask again with the same key, as this client does.
+
+    One who was told that all is sold may come back: unpaid units do.
+    """
+    why: str = plan.why
+    intended_us, backs, tried, first = due_us, 0, 0, True
+    while True:
+        placed, attempt, reply = _place(world, plan, why, intended_us, due_us=due_us)
+        if first:
+            first = False
             world.recorder.first(_name(attempt))
         if placed is not None or attempt.result in ("shed", "unsent"):
             return placed
         if attempt.result == "fail" and attempt.status not in (0, 429, 503):
-            return None
-        pause_us = max(backoff_us(tried + 1, plan.jitter), contract.retry_after_us(reply))
+            if attempt.outcome != "sold_out" or not plan.come_back_us or backs == COME_BACKS_MOST:
+                return None
+            backs += 1
+            why, tried, pause_us = "come_back", 0, plan.come_back_us
+            due_us = world.clock.now_us() + pause_us
+        else:
+            tried += 1
+            pause_us = _pause_us(world, plan, tried, reply)
+            if pause_us < 0:
+                return None
+            why = "retry"
         intended_us = world.clock.now_us() + pause_us
-        if tried < PLACE_RETRIES_MOST:
-            world.sleep_us(pause_us)
-    return None
+        world.sleep_us(pause_us)
+
+
+def _pause_us(world: World, plan: Plan, tried: int, reply: Reply) -> int:
+    """Return how long this client waits before retry ``tried``; below 0: it gives up."""
+    if plan.retries == "no_budget":
+        return NO_BUDGET_PAUSE_US if tried <= NO_BUDGET_RETRIES_MOST else -1
+    if tried > PLACE_RETRIES_MOST or (plan.retries == "budget" and not world.budget.withdraw()):
+        return -1
+    return max(backoff_us(tried, plan.jitter), contract.retry_after_us(reply))
 
 
 def _place(
@@ -138,9 +187,12 @@ def _place(
 ) -> tuple[Placed | None, Attempt, Reply]:
     """Send one place request and record it; ``order`` is another (sku, quantity) than the plan's."""
     sku, quantity = order or (plan.sku, plan.quantity)
-    raw = world.wire.place(plan.idempotency_key, sku, plan.buyer, quantity)
+    if plan.retries == "budget" and why == plan.why:
+        world.budget.deposit()
+    raw = world.target.place(plan.idempotency_key, sku, plan.buyer, quantity)
     reply = world.ask(raw, PLACE_TIMEOUT_S)
     attempt, placed = place_attempt(
+        world.target,
         reply,
         arrival=plan.number,
         why=why,
@@ -149,6 +201,7 @@ def _place(
         quantity=quantity,
         idempotency_key=plan.idempotency_key,
         intended_us=intended_us,
+        group="" if plan.retries == "patient" else plan.retries,
     )
     if reply.error in contract.NEVER_SENT:
         world.recorder.note(attempt)
@@ -165,53 +218,6 @@ def _name(attempt: Attempt) -> str:
     return attempt.result if attempt.result in ("unknown", "shed", "unsent") else attempt.outcome
 
 
-def place_attempt(
-    reply: Reply,
-    *,
-    arrival: int,
-    why: str,
-    buyer: str,
-    sku: str,
-    quantity: int,
-    idempotency_key: str,
-    intended_us: int,
-) -> tuple[Attempt, Placed | None]:
-    """Return the history's line for one place request, and the order if there is one."""
-    result, outcome = contract.judge(reply)
-    placed, answer = None, ""
-    if result == "ok":
-        read = contract.read_placed(reply) if reply.status in (200, 201) else None
-        if read is None:
-            result, outcome = "unknown", contract.MALFORMED
-        else:
-            placed, answer = read
-            outcome = "accepted" if reply.status == 201 else "replayed"
-    elif reply.error == contract.CUT_EARLY:
-        result = "unsent"
-    elif reply.error == contract.NO_CONNECTION:
-        result = "shed"
-    attempt = Attempt(
-        arrival=arrival,
-        op="place",
-        why=why,
-        buyer=buyer,
-        sku=sku,
-        quantity=quantity,
-        idempotency_key=idempotency_key,
-        order_id=placed.order_id if placed else "",
-        amount=placed.amount if placed else 0,
-        currency=placed.currency if placed else "",
-        intended_us=intended_us,
-        sent_us=reply.sent_us,
-        done_us=reply.done_us,
-        result=result,
-        status=reply.status,
-        outcome=outcome,
-        answer=answer,
-    )
-    return attempt, placed
-
-
 # --- paying -------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +225,7 @@ def _pay(world: World, plan: Plan, placed: Placed, story: Story, pay_us: int) ->
     """Have the gateway charge the buyer and tell the shop, once, twice or in the wrong order."""
     gateway = world.gateway
     charge = gateway.take(plan, placed)
-    payer = Payer(plan.number, plan.buyer, placed.sku, placed.quantity, plan.jitter)
+    payer = Payer(plan.number, plan.buyer, plan.sku, plan.quantity, plan.jitter)
     story.paid_us = world.clock.now_us()
     if plan.callbacks == "twice":
         world.spawn(gateway.notify, charge, payer, "pay_again", story.paid_us)
@@ -247,21 +253,35 @@ def _watch(world: World, plan: Plan, placed: Placed, story: Story) -> None:
     intended_us = world.clock.now_us()
     for waited in range(1, WAITS_MOST + 1):
         attempt = _track(world, plan, placed, story, "wait", intended_us, WAIT_S)
-        if attempt.result == "unsent" or (attempt.result == "ok" and attempt.outcome in SETTLED):
+        if attempt.result == "unsent" or story.settled:
             return
         if attempt.result != "ok":
             if 400 <= attempt.status < 500 and attempt.status != 429:
                 return
             world.sleep_us(backoff_us(waited, plan.jitter))
+        elif "wait" in world.target.lacks:
+            world.sleep_us(backoff_us(waited, plan.jitter))
         intended_us = world.clock.now_us()
+
+
+def _poll(world: World, plan: Plan, placed: Placed, story: Story) -> None:
+    """Look again and again instead of waiting: what a page with a timer does to a shop."""
+    every_us = world.manners.poll_every_us
+    for _ in range(world.manners.polls_most):
+        due_us = world.clock.now_us() + every_us
+        world.sleep_us(every_us)
+        _track(world, plan, placed, story, "poll", due_us, 0)
+        if story.settled:
+            return
 
 
 def _track(world: World, plan: Plan, placed: Placed, story: Story, why: str, intended_us: int, wait_s: int) -> Attempt:
     """Ask for the order's state once and record it, with the keyed hashes of the keys shown."""
-    raw = world.wire.track(placed.order_id, placed.token, wait_s)
+    raw = world.target.track(placed.order_id, placed.token, wait_s)
     reply = (world.wait if wait_s else world.ask)(raw, TRACK_TIMEOUT_S + wait_s)
-    attempt = state_attempt("track", why, reply, plan.number, plan.buyer, placed, intended_us, world.names)
+    attempt = state_attempt(world.target, "track", why, reply, plan, placed, intended_us, world.names)
     _note(world, why, attempt, reply)
+    story.settled = story.settled or bool(attempt.keys) or (attempt.result == "ok" and attempt.outcome in SETTLED)
     if attempt.keys and not story.shown:
         story.shown = True
         world.recorder.keys_shown += len(attempt.keys)
@@ -272,40 +292,9 @@ def _track(world: World, plan: Plan, placed: Placed, story: Story, why: str, int
 
 def _cancel(world: World, plan: Plan, placed: Placed) -> None:
     intended_us = world.clock.now_us()
-    reply = world.ask(world.wire.cancel(placed.order_id, placed.token), TRACK_TIMEOUT_S)
-    attempt = state_attempt("cancel", "cancel", reply, plan.number, plan.buyer, placed, intended_us, world.names)
+    reply = world.ask(world.target.cancel(placed.order_id, placed.token), TRACK_TIMEOUT_S)
+    attempt = state_attempt(world.target, "cancel", "cancel", reply, plan, placed, intended_us, world.names)
     _note(world, "cancel", attempt, reply)
-
-
-def state_attempt(
-    op: Op, why: str, reply: Reply, arrival: int, buyer: str, placed: Placed, intended_us: int, names: Names
-) -> Attempt:
-    """Return the history's line for a request that is answered with the order's state: track and cancel."""
-    result, outcome = contract.judge(reply)
-    hashes: tuple[str, ...] = ()
-    if result == "ok":
-        read = contract.read_tracked(reply)
-        if read is None:
-            result, outcome = "unknown", contract.MALFORMED
-        else:
-            outcome = read[0]
-            hashes = tuple([names.key_hash(key).hex() for key in read[1]])
-    return Attempt(
-        arrival=arrival,
-        op=op,
-        why=why,
-        buyer=buyer,
-        sku=placed.sku,
-        quantity=placed.quantity,
-        order_id=placed.order_id,
-        intended_us=intended_us,
-        sent_us=reply.sent_us,
-        done_us=reply.done_us,
-        result="unsent" if reply.error == contract.CUT_EARLY else result,
-        status=reply.status,
-        outcome=outcome,
-        keys=hashes,
-    )
 
 
 def _note(world: World, prefix: str, attempt: Attempt, reply: Reply) -> None:

@@ -77,18 +77,23 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 class Wire:
     """Builds whole requests for one host as bytes."""
 
-    __slots__ = ("_callback", "_cancel", "_place", "_track")
+    __slots__ = ("_browse", "_callback", "_cancel", "_place", "_track")
 
     def __init__(self, authority: str) -> None:
         """Take ``host:port``."""
         host = b" HTTP/1.1\r\nHost: " + authority.encode("ascii") + b"\r\n"
         json = b"Content-Type: application/json\r\n"
         self._place = b"POST /v1/orders" + host + json + b"Idempotency-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
+        self._browse = b"GET /v1/products%b" + host + b"\r\n"
         self._track = b"GET /v1/orders/%b%b" + host + b"Authorization: Bearer %b\r\n\r\n"
         self._cancel = b"DELETE /v1/orders/%b" + host + b"Authorization: Bearer %b\r\n\r\n"
         self._callback = (
             b"POST " + CALLBACK_PATH.encode() + host + json + b"X-Signature: %b\r\nContent-Length: %d\r\n\r\n%b"
         )
+
+    def browse(self, sku: str) -> bytes:
+        """Return the request for a product, or with "" for the first page of all."""
+        return self._browse % (b"/" + sku.encode() if sku else b"")
 
     def place(self, idempotency_key: str, sku: str, buyer: str, quantity: int) -> bytes:
         """Return the request that places an order."""
@@ -178,6 +183,17 @@ def read_callback(reply: Reply) -> str | None:
     fields = decode(reply.body)
     outcome = fields.get("outcome") if isinstance(fields, dict) else None
     return outcome[:OUTCOME_CHARS_MOST] if isinstance(outcome, str) and outcome else None
+
+
+def read_stock(reply: Reply) -> str | None:
+    """Return the stock word of a product (in, low, out), ``ok`` for a list of products, or None."""
+    fields = decode(reply.body)
+    if not isinstance(fields, dict):
+        return None
+    if isinstance(fields.get("products"), list):
+        return "ok"
+    stock = fields.get("stock")
+    return stock[:OUTCOME_CHARS_MOST] if isinstance(stock, str) and stock else None
 
 
 def retry_after_us(reply: Reply) -> int:

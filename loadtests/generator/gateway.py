@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import msgspec
-
-from core.clock import iso8601
 from loadtests.generator import contract
-from loadtests.generator.contract import Placed, Reply, Wire
+from loadtests.generator.attempts import Payer, callback_attempt
+from loadtests.generator.contract import Placed, Reply
 from loadtests.generator.plan import Plan, backoff_us
 from loadtests.record.history import Attempt, Charge
+from loadtests.targets import Notice, Target
 
 CALLBACK_TIMEOUT_S: Final = 10.0
 CALLBACK_TRIES_MOST: Final = 8
@@ -43,32 +42,21 @@ class Book(Protocol):
         """Write one charge."""
 
 
-class Payer(msgspec.Struct, frozen=True, gc=False):
-    """Who pays for what: the fields of a charge's attempts that the charge itself does not hold."""
-
-    arrival: int
-    buyer: str
-    sku: str
-    quantity: int
-    jitter: float = 0.5
-
-
 class Gateway:
     """Charges buyers and calls the shop back."""
 
-    __slots__ = ("_ask", "_book", "_clock", "_secret", "_sleep_us", "_wire")
+    __slots__ = ("_ask", "_book", "_clock", "_sleep_us", "_target")
 
     def __init__(
         self,
-        secret: bytes,
-        wire: Wire,
+        target: Target,
         ask: Ask,
         book: Book,
         clock: RunClock,
         sleep_us: Callable[[int], None],
     ) -> None:
-        """Take the secret shared with the shop, the way to it, and the run's clock."""
-        self._secret, self._wire, self._ask, self._book = secret, wire, ask, book
+        """Take how the shop is spoken to, the way to it, and the run's clock."""
+        self._target, self._ask, self._book = target, ask, book
         self._clock, self._sleep_us = clock, sleep_us
 
     def take(self, plan: Plan, placed: Placed) -> Charge:
@@ -92,12 +80,13 @@ class Gateway:
             What the shop did (or its refusal's code), or None if that is still unknown.
         """
         event_id = charge.event_id if status == "paid" else f"{charge.event_id}-{status}"
-        body = callback_body(charge, event_id, status, self._clock.started_unix_us)
+        started_us = self._clock.started_unix_us
+        paid_at_ms = (started_us + charge.at_us) // 1000
         for tried in range(1, tries + 1):
-            unix_s = (self._clock.started_unix_us + self._clock.now_us()) // 1_000_000
-            raw = self._wire.callback(body, contract.sign(self._secret, body, unix_s))
-            reply = self._ask(raw, CALLBACK_TIMEOUT_S)
-            attempt = callback_attempt(charge, payer, event_id, why, intended_us, reply)
+            now_s = (started_us + self._clock.now_us()) // 1_000_000
+            notice = Notice(event_id, charge.order_id, charge.amount, charge.currency, status, paid_at_ms, now_s)
+            reply = self._ask(self._target.pay(notice), CALLBACK_TIMEOUT_S)
+            attempt = callback_attempt(self._target, charge, payer, event_id, why, intended_us, reply)
             name = (
                 ""
                 if reply.error in contract.NEVER_SENT
@@ -112,46 +101,6 @@ class Gateway:
                 why, intended_us = "retry", self._clock.now_us() + pause_us
                 self._sleep_us(pause_us)
         return None
-
-
-def callback_body(charge: Charge, event_id: str, status: str, started_unix_us: int) -> bytes:
-    """Return a callback's JSON body; the same charge gives the same bytes each time."""
-    return msgspec.json.encode(
-        {
-            "event_id": event_id,
-            "order_id": charge.order_id,
-            "amount": charge.amount,
-            "currency": charge.currency,
-            "status": status,
-            "paid_at": iso8601((started_unix_us + charge.at_us) // 1000),
-        }
-    )
-
-
-def callback_attempt(charge: Charge, payer: Payer, event_id: str, why: str, intended_us: int, reply: Reply) -> Attempt:
-    """Return the history's line for one callback and its answer."""
-    result, outcome = contract.judge(reply)
-    if result == "ok":
-        told = contract.read_callback(reply)
-        result, outcome = ("ok", told) if told else ("unknown", contract.MALFORMED)
-    return Attempt(
-        arrival=payer.arrival,
-        op="pay",
-        why=why,
-        buyer=payer.buyer,
-        sku=payer.sku,
-        quantity=payer.quantity,
-        order_id=charge.order_id,
-        event_id=event_id,
-        amount=charge.amount,
-        currency=charge.currency,
-        intended_us=intended_us,
-        sent_us=reply.sent_us,
-        done_us=reply.done_us,
-        result="unsent" if reply.error == contract.CUT_EARLY else result,
-        status=reply.status,
-        outcome=outcome,
-    )
 
 
 def is_definite(attempt: Attempt) -> bool:

@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     callbacks: Callbacks
     gap_us: int  # until the callback that comes later
     jitter: float  # 0..1, for this buyer's pauses between retries
-    looks: int = 0  # product pages looked at before ordering
+    looks: tuple[str, ...] = ()  # product pages looked at before ordering, the last of them the wanted one's
     look_us: int = 0  # how long each is looked at
     come_back_us: int = 0  # told sold_out, asks again after this; 0: does not
     retries: Retries = "patient"
@@ -143,7 +143,7 @@ class Crowd:
             callbacks=self._callbacks(calls),
             gap_us=1_000_000 + gap * 2_000_000 // _WHOLE,
             jitter=jitter / _WHOLE,
-            looks=1 + looks * manners.looks_most // _WHOLE if manners.looks_most else 0,
+            looks=self._looks(looks, sku) if manners.looks_most else (),
             look_us=think * manners.look_us // _WHOLE,
             come_back_us=100_000 + jitter * manners.come_back_us // _WHOLE if back < manners.come_back * _WHOLE else 0,
             retries=self._retries(group),
@@ -157,6 +157,12 @@ class Crowd:
         hot = self._manners.hot
         even = (draw / _WHOLE - hot) / (1.0 - hot)  # what is left of the draw, from 0 to 1
         return self._cold[int(len(self._cold) * even**self._manners.skew)]
+
+    def _looks(self, draw: int, wanted: str) -> tuple[str, ...]:
+        before = draw * self._manners.looks_most // _WHOLE
+        if not self._cold:
+            return (wanted,)
+        return (*(self._cold[(draw >> 3 * n) % len(self._cold)] for n in range(1, before + 1)), wanted)
 
     def _retries(self, draw: int) -> Retries:
         if self._manners.no_budget < 0:

@@ -21,20 +21,22 @@ from locust import User, events, task
 from locust.exception import StopUser
 
 from core.clock import iso8601
+from core.errors import BadInput
 from core.ids import Names
 from core.settings import variable
 from loadtests.generator.arrivals import Arrivals
 from loadtests.generator.buyer import World, play
 from loadtests.generator.client import Client, RefusedError
-from loadtests.generator.contract import Wire
 from loadtests.generator.crew import Crew
 from loadtests.generator.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
 from loadtests.generator.gateway import Gateway
 from loadtests.generator.locust_stats import LocustStats
-from loadtests.generator.manners import THINK_MOST_US
+from loadtests.generator.manners import THINK_MOST_US, Manners
 from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Recorder
+from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario, arrivals_of
+from loadtests.targets import Target, load
 
 ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
 WAIT_CONNECTIONS_MOST: Final = 3_500  # both together stay below the 10,000 files Locust asks the system for
@@ -56,7 +58,8 @@ class Options(msgspec.Struct, frozen=True):
     out_dir: Path
     drain_s: float
     names: Names
-    sandbox_secret: bytes
+    target: Target
+    manners: Manners
 
 
 def user_of(scenario: Scenario) -> type[User]:
@@ -80,6 +83,7 @@ def add_options(scenario: Scenario, parser: Any) -> None:
     group.add_argument("--fp-think", type=float, default=THINK_MOST_US / 1e6, help="seconds to paying, at most")
     group.add_argument("--fp-hot-sku", default=HOT_SKU, help="the SKU most buyers want")
     group.add_argument("--fp-stock", type=int, help="units of that SKU, for crowds that plan by it")
+    group.add_argument("--fp-adapter", default="core", help="core, plain, or a .py file of yours")
     group.add_argument("--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards")
 
 
@@ -89,7 +93,7 @@ def check_options(scenario: Scenario, environment: Any, **_: Any) -> None:
         return
     try:
         environment.flashproof = read_options(scenario, environment.parsed_options)
-    except ValueError as error:
+    except (ValueError, BadInput) as error:
         sys.stderr.write(f"{scenario.name}: {error}\n")
         raise SystemExit(EXIT_USAGE) from error
 
@@ -111,6 +115,7 @@ def read_options(scenario: Scenario, parsed: Any) -> Options:
         raise ValueError(f"--fp-drain must be 0 to 600 seconds, not {parsed.fp_drain}")
     arrivals = arrivals_of(parsed.fp_arrivals, parsed.fp_rate, parsed.fp_seconds)
     stage = scenario.stage
+    sandbox_secret = _secret("sandbox_secret", 16) if parsed.fp_adapter == "core" else b""
     return Options(
         scenario=scenario.name,
         host=url.hostname,
@@ -128,7 +133,8 @@ def read_options(scenario: Scenario, parsed: Any) -> Options:
         out_dir=Path(parsed.fp_out),
         drain_s=parsed.fp_drain,
         names=Names(_secret("secret", 32)),
-        sandbox_secret=_secret("sandbox_secret", 16),
+        target=load(parsed.fp_adapter, f"{url.hostname}:{url.port or 80}", sandbox_secret),
+        manners=scenario.manners,
     )
 
 
@@ -188,18 +194,19 @@ def run(environment: Any, options: Options) -> int:
         waited=lambda: ask.waited + wait.waited,
         iso=iso8601,
     )
-    wire = Wire(f"{options.host}:{options.port}")
     world = World(
-        wire=wire,
+        target=options.target,
         ask=ask.request,
         wait=wait.request,
-        gateway=Gateway(options.sandbox_secret, wire, ask.request, recorder, clock, _sleep_us),
+        gateway=Gateway(options.target, ask.request, recorder, clock, _sleep_us),
         recorder=recorder,
         names=options.names,
         clock=clock,
         sleep_us=_sleep_us,
         spawn=crew.start,
         ask_beside=crew.ask,
+        manners=options.manners,
+        budget=RetryBudget(),
     )
     generated = dispatcher.run()
     for client in (ask, wait):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Op = Literal["place", "pay", "track", "cancel"]
+Op = Literal["browse", "place", "pay", "track", "cancel"]
 # ok: answered as asked. fail: surely nothing was changed. unknown: a timeout, a reset, or a 5xx without
 # X-Outcome: not-executed. shed: due, but too many were under way. unsent: due, but the run was over.
 Result = Literal["ok", "fail", "unknown", "shed", "unsent"]
@@ -23,6 +23,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
     arrival: int  # number of the planned arrival this belongs to; later requests of the same buyer share it
     op: Op
+    group: str = ""  # of clients, where a scenario sets groups side by side
     why: str  # first, replay, conflict, over_limit, pay, pay_again, pay_late, wait, resolve, …
     buyer: str
     sku: str = ""

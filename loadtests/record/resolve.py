@@ -21,11 +21,12 @@ import msgspec
 
 from core.ids import Names
 from loadtests.generator import contract
-from loadtests.generator.buyer import place_attempt, state_attempt
-from loadtests.generator.contract import Placed, Reply, Wire
-from loadtests.generator.gateway import Gateway, Payer, is_definite
+from loadtests.generator.attempts import Payer, place_attempt, state_attempt
+from loadtests.generator.contract import Placed, Reply
+from loadtests.generator.gateway import Gateway, is_definite
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
 from loadtests.record.history import Attempt, Charge, read, read_charges
+from loadtests.targets import Target, load
 
 TRIES_MOST: Final = 5
 TIMEOUT_S: Final = 5.0
@@ -70,7 +71,7 @@ class _Shop:
             raise ValueError(f"the shop's address must look like http://127.0.0.1:8080, not {base_url!r}")
         self._address, self._clock, self._timeout_s = (url.hostname, url.port or 80), clock, timeout_s
         self._sock: socket.socket | None = None
-        self.wire = Wire(f"{url.hostname}:{url.port or 80}")
+        self.authority = f"{url.hostname}:{url.port or 80}"
 
     def ask(self, raw: bytes, _timeout_s: float = 0.0) -> Reply:
         """Send one request; never twice, whatever happens to it."""
@@ -137,6 +138,7 @@ def resolve(
     *,
     names_secret: bytes,
     sandbox_secret: bytes,
+    adapter: str = "core",
     tries: int = TRIES_MOST,
     timeout_s: float = TIMEOUT_S,
     seconds_most: float = SECONDS_MOST,
@@ -148,6 +150,7 @@ def resolve(
         base_url: the shop, e.g. http://127.0.0.1:8080.
         names_secret: the deployment's secret, to hash the keys shown.
         sandbox_secret: signs the callbacks.
+        adapter: how the shop is spoken to, see ``loadtests.targets.load``.
         tries: how often one question is asked at most.
         timeout_s: how long one answer may take.
         seconds_most: how long all of it may take; what is left then stays open.
@@ -161,7 +164,8 @@ def resolve(
     ends = time.monotonic() + seconds_most
     with _Book(out_dir / "history.jsonl") as book:
         questions = open_questions(list(read(out_dir / "history.jsonl")), list(read_charges(out_dir / "charges.jsonl")))
-        session = _Session(shop, book, clock, Names(names_secret), sandbox_secret)
+        target = load(adapter, shop.authority, sandbox_secret)
+        session = _Session(shop, book, clock, Names(names_secret), target)
         asks: list[Callable[[], bool]] = [partial(session.place, one) for one in questions.places]
         asks += [partial(session.charge, charge, payer) for charge, payer in questions.charges]
         asks += [partial(session.track, one) for one in questions.tracks]
@@ -189,9 +193,9 @@ def _ask_until_definite(ask: Callable[[], bool], tries: int, ends: float) -> boo
 class _Session:
     """Asks one question at a time; each method returns whether the answer is definite."""
 
-    def __init__(self, shop: _Shop, book: _Book, clock: _Clock, names: Names, sandbox_secret: bytes) -> None:
-        self._shop, self._book, self._clock, self._names = shop, book, clock, names
-        self._gateway = Gateway(sandbox_secret, shop.wire, shop.ask, book, clock, lambda us: time.sleep(us / 1e6))
+    def __init__(self, shop: _Shop, book: _Book, clock: _Clock, names: Names, target: Target) -> None:
+        self._shop, self._book, self._clock, self._names, self._target = shop, book, clock, names, target
+        self._gateway = Gateway(target, shop.ask, book, clock, lambda us: time.sleep(us / 1e6))
 
     def place(self, asked: Attempt) -> bool:
         """Send a place request again."""
@@ -208,15 +212,16 @@ class _Session:
         if placed is None:
             return definite
         due_us = self._clock.now_us()
-        reply = self._shop.ask(self._shop.wire.track(placed.order_id, placed.token))
-        attempt = state_attempt("track", "resolve", reply, asked.arrival, asked.buyer, placed, due_us, self._names)
+        reply = self._shop.ask(self._target.track(placed.order_id, placed.token, 0))
+        attempt = state_attempt(self._target, "track", "resolve", reply, asked, placed, due_us, self._names)
         self._book.note(attempt)
         return attempt.result == "ok" and attempt.outcome not in _UNSETTLED
 
     def _place(self, asked: Attempt) -> tuple[bool, Placed | None]:
         due_us = self._clock.now_us()
-        raw = self._shop.wire.place(asked.idempotency_key, asked.sku, asked.buyer, asked.quantity)
+        raw = self._target.place(asked.idempotency_key, asked.sku, asked.buyer, asked.quantity)
         attempt, placed = place_attempt(
+            self._target,
             self._shop.ask(raw),
             arrival=asked.arrival,
             why="resolve",
@@ -225,6 +230,7 @@ class _Session:
             quantity=asked.quantity,
             idempotency_key=asked.idempotency_key,
             intended_us=due_us,
+            group=asked.group,
         )
         self._book.note(attempt)
         return attempt.result == "ok" or _is_refusal(attempt), placed

@@ -20,7 +20,7 @@ from core.errors import Fault
 from loadtests import checkers
 from loadtests.checkers import non_vacuity
 from loadtests.record import fitness, identity, timeline
-from loadtests.record.evidence import Evidence, Finding, PostgresState, ValkeyState
+from loadtests.record.evidence import NO_POSTGRES, NO_VALKEY, Evidence, Finding, PostgresState, ValkeyState
 from loadtests.record.figures import (
     costs,
     gaps,
@@ -35,8 +35,10 @@ from loadtests.record.figures import (
     sale_window,
     wake_lag_p99_us,
 )
+from loadtests.record.groups import amplified, groups
 from loadtests.record.history import Attempt, read, read_charges
 from loadtests.record.latency import most_at_p99
+from loadtests.record.memory import grown, growth
 from loadtests.record.stock_locust import stock_locust
 from loadtests.record.summary import (
     EXIT_CODE,
@@ -154,8 +156,9 @@ def _late(case: _Case) -> Iterable[str]:
         ("accepted", budgets.accepted_p99_us),
         ("sold_out", budgets.sold_out_p99_us),
         ("paid_to_delivered", budgets.paid_to_delivered_p99_us),
+        *budgets.p99_us.items(),
     ):
-        latency = case.latency_us[name]
+        latency = case.latency_us.get(name, Latency())
         if most_us is None:
             continue
         if latency.p99 is not None and latency.p99 > most_us:
@@ -183,6 +186,14 @@ def _few(case: _Case) -> Iterable[str]:
         yield f"{case.accepted_per_s:,.0f} orders a second were accepted; the budget is {least:,.0f}."
 
 
+def _amplified(case: _Case) -> Iterable[str]:
+    return amplified(case.files.run.budgets, groups(case.files.evidence.attempts))
+
+
+def _grown(case: _Case) -> Iterable[str]:
+    return grown(case.files.run.budgets, growth(case.files.timeline, sale_window(case.files.evidence.attempts)))
+
+
 RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] = (
     ("wrong", "an invariant is broken", _broken),
     ("wrong", "a request was answered 500", _failed),
@@ -199,6 +210,8 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     ("void", "the shop never became quiet", _restless),
     ("slow", "a latency budget is missed", _late),
     ("slow", "a throughput budget is missed", _few),
+    ("slow", "a group of clients asked more often than its budget", _amplified),
+    ("slow", "a part's memory grew beyond its budget", _grown),
     ("slow", f"unpaid units came back later than {EXPIRY_LATE_MOST_MS // 1000} s after their time", _tardy),
 )
 _GRAVITY: Final[tuple[Verdict, ...]] = ("wrong", "void", "slow")
@@ -259,6 +272,8 @@ def judge(files: RunFiles) -> Summary:
         invariants=case.findings,
         non_vacuity=case.vacuity,
         reached=non_vacuity.reached(evidence),
+        groups=groups(evidence.attempts),
+        rss_growth_bytes=growth(files.timeline, window),
         generator=_health(case),
         window=window,
         budgets=run.budgets,
@@ -321,6 +336,7 @@ def read_run(directory: Path) -> RunFiles:
         raise Unjudgeable(f"{Path(str(error.filename)).name} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise Unjudgeable(str(error)) from error
+    unread = frozenset(run.unread)
     histograms: Histograms = _load(directory / "histograms.json", Histograms)
     return RunFiles(
         run=run,
@@ -332,8 +348,9 @@ def read_run(directory: Path) -> RunFiles:
             hot_sku=run.hot_sku,
             attempts=attempts,
             charges=charges,
-            postgres=_load(directory / "postgres.json", PostgresState),
-            valkey=_load(directory / "valkey.json", ValkeyState),
+            postgres=NO_POSTGRES if "postgres" in unread else _load(directory / "postgres.json", PostgresState),
+            valkey=NO_VALKEY if "valkey" in unread else _load(directory / "valkey.json", ValkeyState),
+            unread=unread,
         ),
         timeline=samples,
     )

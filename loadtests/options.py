@@ -14,7 +14,8 @@ import msgspec
 
 from core.errors import BadInput
 from loadtests.faults import FAULTS
-from loadtests.generator.scenario import Scenario, arrivals_of
+from loadtests.generator.arrivals import parse_arrivals
+from loadtests.generator.scenario import Scenario
 from loadtests.record.summary import Budgets
 from loadtests.scenarios import NAMES, find
 from loadtests.shop.kills import Kill, parse_kills
@@ -62,14 +63,16 @@ def read_options(argv: Sequence[str], says: str) -> Options:
     for name, value, least, most in bounds:
         _within(name, value, least, most)
     try:
-        arrivals = arrivals_of(options.arrivals, options.rate, options.seconds)
+        arrivals = parse_arrivals(options.arrivals, options.rate, options.seconds, options.seed)
     except ValueError as error:
         raise BadInput(f"--arrivals: {error}") from error
     stock = scenario.stage.stock(arrivals.total) if options.stock is None else options.stock
     _within("--stock", stock, 1, 1_000_000)
     if options.fault and options.fault not in FAULTS:
         raise BadInput(f"--fault: there are {', '.join(FAULTS)}")
-    kills = parse_kills(options.kill)
+    kills = parse_kills(options.kill or "")
+    if options.kill is None:
+        kills = tuple(Kill(what, round(at * options.seconds, 3)) for what, at in scenario.kills)
     if kills and kills[-1].at_s >= options.seconds:
         raise BadInput(
             f"--kill: {kills[-1].what}@{kills[-1].at_s:g} would come after the sale of {options.seconds:g} s"
@@ -120,7 +123,7 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
     add("--drain", type=float, default=DRAIN_S, help="seconds the last buyers may go on afterwards (default 20)")
     add("--p99-ms", type=float, help="budget: accepted orders' p99 (default: the scenario's)")
     kills = "kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13"
-    add("--kill", default="", metavar="PART@S,…", help=kills)
+    add("--kill", metavar="PART@S,…", help=kills)
     add("--report", type=Path, metavar="DIR", help="where the run is written (default out/prove/<run id>)")
     add("--profile", action="store_true", help="also draw flame graphs of a server worker and the projector (py-spy)")
     add("--fault", default="", help=argparse.SUPPRESS)
@@ -133,9 +136,9 @@ def _within(name: str, value: float, least: float, most: float) -> None:
 
 
 def _budgets(budgets: Budgets, p99_ms: float | None, killing: bool) -> Budgets:
-    """Return the budgets that apply: the option's, the scenario's, or, where processes are killed, none of latency."""
+    """Return the budgets that apply: the option's, the scenario's, or, where processes are killed, none of speed."""
     if killing:
-        return Budgets()
+        return Budgets(requests_per_arrival=budgets.requests_per_arrival, rss_growth_bytes=budgets.rss_growth_bytes)
     if p99_ms is None:
         return budgets
     return msgspec.structs.replace(budgets, accepted_p99_us=round(p99_ms * 1000))

@@ -31,10 +31,11 @@ from loadtests.record.resolve import resolve
 from loadtests.record.summary import Generator, Incident, Run
 from loadtests.report import html, terminal
 from loadtests.shop.deployment import CORE, Deployment
-from loadtests.shop.kills import Kill, Timetable
+from loadtests.shop.kills import Timetable
 from loadtests.shop.parts import worker_of
 from loadtests.shop.quiet import versions as stores_versions
 from loadtests.shop.quiet import wait_quiet
+from loadtests.shop.restocking import Restocking
 from loadtests.shop.sampler import Sampler, sources_of
 from loadtests.shop.stage import set_stage
 from profiles.capture import Capture
@@ -121,9 +122,7 @@ def run_sale(options: Options, progress: Progress) -> None:
     started = _started(generator, began)
     sampler.write(options.report / timeline.NAME, round(started * 1e6))
     incidents = [_incident(one, started) for one in shop.incidents]
-    incidents += [
-        Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False) for kill in undone
-    ]
+    incidents += undone
     incidents += _dead_workers(options.report / "logs" / "serve.log", started)
     if left_open:
         incidents.append(Incident(at_us=0, what=f"{left_open} questions stayed open", planned=False))
@@ -160,9 +159,11 @@ def _captures(options: Options, shop: Deployment) -> list[Capture]:
     ]
 
 
-def _generate(options: Options, shop: Deployment, progress: Progress, sampler: Sampler) -> list[Kill]:
-    """Run the scenario to its end; return the planned kills that were not carried out."""
+def _generate(options: Options, shop: Deployment, progress: Progress, sampler: Sampler) -> list[Incident]:
+    """Run the scenario to its end; return the kills and imports that were planned and not done."""
     timetable = Timetable(options.kills, shop.kill)
+    restocks, seconds = options.scenario.restocks, options.seconds
+    restocking = Restocking(shop.settings, HOT_SKU, options.stock, restocks, seconds)
     began: float | None = None
 
     def tick(said: dict[str, Any] | None) -> None:
@@ -172,6 +173,7 @@ def _generate(options: Options, shop: Deployment, progress: Progress, sampler: S
             if began is None:
                 began = time.monotonic() - float(said["elapsed_s"])
         if began is not None:
+            restocking.begin(began)
             timetable.due(time.monotonic() - began)
 
     stage = options.scenario.stage
@@ -192,7 +194,14 @@ def _generate(options: Options, shop: Deployment, progress: Progress, sampler: S
     log = options.report / "logs" / "locust.log"
     watch = partial(sampler.watch, "generator")
     run_locust(options.scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch)
-    return timetable.left
+    undone = [
+        Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False)
+        for kill in timetable.left
+    ]
+    return undone + [
+        Incident(at_us=round(at_s * 1e6), what=f"keys not imported: {why}", planned=False)
+        for at_s, why in restocking.finish()
+    ]
 
 
 def _started(generator: Generator, fallback: float) -> float:

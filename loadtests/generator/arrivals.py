@@ -19,11 +19,12 @@ from typing import Final, Protocol
 RATE_MOST: Final = 100_000.0  # arrivals a second; far above what one process can send
 ARRIVALS_MOST: Final = 10_000_000  # arrivals of one run
 GRACE_US: Final = 1_000_000  # after the plan's last instant, late arrivals may still go out for this long
+HOURS: Final = (3, 2, 1, 1, 1, 2, 3, 5, 7, 8, 8, 9, 10, 8, 7, 7, 8, 9, 11, 13, 14, 12, 8, 5)  # visitors of each hour
 STEP_SHARE: Final = 0.8  # of all arrivals come while the door opens
 STEP_PART: Final = 0.1  # … which takes this part of the time, unless said
 SPIKE_PART: Final = 0.1  # the middle of the time, in which
 SPIKE_SHARE: Final = 0.55  # of all arrivals come
-SHAPES: Final = "constant, poisson[:SEED], step[:SECONDS], ramp, spike, trace:FILE"
+SHAPES: Final = "constant, poisson[:SEED], step[:SECONDS], ramp, spike, diurnal, trace:FILE"
 
 
 class Arrivals(Protocol):
@@ -160,6 +161,16 @@ class Spike(_Pieces):
         super().__init__(rate, seconds, (side, (SPIKE_PART, SPIKE_SHARE), side))
 
 
+class Diurnal(_Pieces):
+    """A day in little: 24 hours, quiet at night, busiest in the evening with twice the mean."""
+
+    __slots__ = ()
+
+    def __init__(self, rate: float, seconds: float) -> None:
+        """Fix the plan; see ``_Schedule``."""
+        super().__init__(rate, seconds, [(1 / len(HOURS), visitors / sum(HOURS)) for visitors in HOURS])
+
+
 class _Instants(_Schedule):
     """A list of instants."""
 
@@ -256,7 +267,7 @@ def parse_arrivals(text: str, rate: float, seconds: float, seed: int = 1) -> Arr
         raise
     if shape == "trace" and value:
         return Trace(Path(value), seconds)
-    plain = {"constant": Constant, "ramp": Ramp, "spike": Spike}.get(text)
+    plain = {"constant": Constant, "ramp": Ramp, "spike": Spike, "diurnal": Diurnal}.get(text)
     if plain is None:
         raise ValueError(f"{text!r} is no plan of arrivals: write one of {SHAPES}")
     return plain(rate, seconds)

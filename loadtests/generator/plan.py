@@ -63,9 +63,19 @@ class Crowd:
     """All arrivals of one seed."""
 
     __slots__ = (
-        "_again", "_callbacks", "_cold", "_ending", "_hot", "_limit", "_manners", "_state", "_stock", "_tag",
-        "_think_most_us", "_watch",
-    )  # fmt: skip
+        "_again",
+        "_callbacks",
+        "_cold",
+        "_ending",
+        "_limit",
+        "_manners",
+        "_state",
+        "_think_most_us",
+        "_watch",
+        "hot_sku",
+        "stock",
+        "tag",
+    )
 
     def __init__(
         self,
@@ -91,8 +101,8 @@ class Crowd:
             stock: units of the hot SKU, for crowds that plan by it.
             tag: stands in the names of buyers and keys; so a second run on the same shop is no replay of the first.
         """
-        self._think_most_us, self._manners, self._limit, self._stock = think_most_us, manners, limit, stock
-        self._tag, self._hot = tag or str(seed), hot_sku
+        self._think_most_us, self._manners, self._limit = think_most_us, manners, limit
+        self.tag, self.hot_sku, self.stock = tag or str(seed), hot_sku, stock
         self._cold = cold_skus(cold) if isinstance(cold, int) else cold
         self._state = hashlib.blake2b(f"crowd {seed} ".encode(), digest_size=_DRAWS.size)
         self._again = _choice((manners.again / 2, "at_once"), (manners.again / 2, "after"), rest="")
@@ -115,7 +125,7 @@ class Crowd:
         want, two, again, conflict, limit, ending, think, late, watch, calls, gap, jitter, other, looks, back, group = (
             draws
         )
-        sku, buyer, why = self._sku(want), f"b{self._tag}-{number}", "first"
+        sku, buyer, why = self._sku(want), f"b{self.tag}-{number}", "first"
         quantity = 2 if two < manners.two_units * _WHOLE else 1
         if limit < manners.too_many * _WHOLE:
             why, quantity = "over_limit", self._limit + 1
@@ -133,7 +143,7 @@ class Crowd:
             buyer=buyer,
             sku=sku,
             quantity=quantity,
-            idempotency_key=f"k{self._tag}-{number}",
+            idempotency_key=f"k{self.tag}-{number}",
             again=self._again(again),
             conflict=other_order,
             ending=self._ending(ending),
@@ -151,7 +161,7 @@ class Crowd:
 
     def _sku(self, draw: int) -> str:
         if draw < self._manners.hot * _WHOLE or not self._cold:
-            return self._hot
+            return self.hot_sku
         if self._manners.skew == 1.0:
             return self._cold[draw % len(self._cold)]
         hot = self._manners.hot

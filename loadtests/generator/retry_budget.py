@@ -1,7 +1,7 @@
 """A budget for retries, shared by all clients that have one: a storm of retries ends before it begins.
 
-As in Finagle's RetryBudget: every first request deposits a fraction of a retry, every retry withdraws a whole one. While
-all is well there is always a retry to be had; when everything fails, retries are at most that fraction of the requests.
+As in Finagle's RetryBudget: every first request deposits a fraction of a retry, every retry withdraws a whole one.
+While all is well there is always one to be had; when everything fails, retries are that fraction of the requests.
 """
 
 from __future__ import annotations

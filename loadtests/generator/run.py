@@ -24,7 +24,7 @@ from core.clock import iso8601
 from core.errors import BadInput
 from core.ids import Names
 from core.settings import variable
-from loadtests.generator.arrivals import Arrivals
+from loadtests.generator.arrivals import Arrivals, parse_arrivals
 from loadtests.generator.buyer import World, play
 from loadtests.generator.client import Client, RefusedError
 from loadtests.generator.crew import Crew
@@ -35,7 +35,7 @@ from loadtests.generator.manners import THINK_MOST_US, Manners
 from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
-from loadtests.generator.scenario import HOT_SKU, Scenario, arrivals_of
+from loadtests.generator.scenario import HOT_SKU, Scenario
 from loadtests.targets import Target, load
 
 ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
@@ -113,7 +113,7 @@ def read_options(scenario: Scenario, parsed: Any) -> Options:
         raise ValueError(f"--fp-cold must be 0 to {COLD_MOST}, not {parsed.fp_cold}")
     if not 0 <= parsed.fp_drain <= 600:
         raise ValueError(f"--fp-drain must be 0 to 600 seconds, not {parsed.fp_drain}")
-    arrivals = arrivals_of(parsed.fp_arrivals, parsed.fp_rate, parsed.fp_seconds)
+    arrivals = parse_arrivals(parsed.fp_arrivals, parsed.fp_rate, parsed.fp_seconds, parsed.fp_seed)
     stage = scenario.stage
     sandbox_secret = _secret("sandbox_secret", 16) if parsed.fp_adapter == "core" else b""
     return Options(

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import msgspec
 
-from loadtests.generator.arrivals import Arrivals, Constant
 from loadtests.generator.manners import Manners
 from loadtests.generator.plan import BUYER_LIMIT, Crowd
 from loadtests.record.summary import Budgets
@@ -41,6 +40,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         return round(max(self.hold_least_ms, min(self.hold_most_ms, seconds * 1000 * self.hold_share)))
 
 
+class Restock(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys of the hot SKU that are imported while the sale runs."""
+
+    at: float  # part of the time
+    units: float  # as a share of what stood ready
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One story."""
 
@@ -54,17 +60,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 20.0
     stage: Stage = Stage()
     budgets: Budgets = Budgets()
-
-
-def arrivals_of(text: str, rate: float, seconds: float) -> Arrivals:
-    """Return the plan of arrivals that a scenario or ``--arrivals`` names.
-
-    Raises:
-        ValueError: it is not understood; the message says what to write.
-    """
-    if text != "constant":
-        raise ValueError(f"{text!r} is not one of: constant")
-    return Constant(rate, seconds)
+    restocks: tuple[Restock, ...] = ()
+    kills: tuple[tuple[str, float], ...] = ()  # part, and at which part of the time it is killed, unless --kill says
 
 
 def visitors(scenario: Scenario) -> Any:

@@ -21,6 +21,7 @@ from core.errors import StoreUnavailable
 from loadtests.record.evidence import (
     DeliveryRow,
     EventRow,
+    ImportRow,
     LiveOrder,
     OrderRow,
     PaymentRow,
@@ -47,6 +48,8 @@ LEFT JOIN (SELECT sku, count(*) FILTER (WHERE state = 'free') AS free, count(*) 
                   count(*) FILTER (WHERE state = 'void') AS void
            FROM card_keys GROUP BY sku) k USING (sku)
 ORDER BY sku"""
+_IMPORTS: Final = """
+SELECT sku, units, (extract(epoch FROM raised_at) * 1000)::bigint AS raised_ms FROM imports ORDER BY id"""
 _ORDERS: Final = """
 SELECT id, sku, buyer, quantity, amount, currency, state, (extract(epoch FROM placed_at) * 1000)::bigint AS placed_ms,
        (extract(epoch FROM pay_by) * 1000)::bigint AS pay_by_ms
@@ -102,6 +105,7 @@ async def read_postgres(connection: Any) -> PostgresState:
             payments=[PaymentRow(**row) async for row in _rows(connection, _PAYMENTS)],
             deliveries=[DeliveryRow(**row) async for row in _rows(connection, _DELIVERIES)],
             quarantined=await connection.fetchval("SELECT count(*) FROM quarantine"),
+            imports=[ImportRow(**row) async for row in _rows(connection, _IMPORTS)],
         )
 
 

@@ -6,6 +6,8 @@ Order ids are 32 hex digits, instants milliseconds since 1970, key hashes hex.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from loadtests.record.history import Attempt, Charge
@@ -24,6 +26,14 @@ class ProductRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     free: int
     sold: int
     void: int
+
+
+class ImportRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Keys brought in together, and when they were first seen for sale."""
+
+    sku: str
+    units: int
+    raised_ms: int | None
 
 
 class OrderRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -85,6 +95,7 @@ class PostgresState(msgspec.Struct, frozen=True, kw_only=True):
     payments: list[PaymentRow]
     deliveries: list[DeliveryRow]
     quarantined: int
+    imports: list[ImportRow] = []  # msgspec copies the default
 
 
 class LiveOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -112,15 +123,20 @@ class ValkeyState(msgspec.Struct, frozen=True, kw_only=True):
     facts_left: int  # journal entries not yet projected
 
 
+NO_POSTGRES: Final = PostgresState(products=[], orders=[], events=[], payments=[], deliveries=[], quarantined=0)
+NO_VALKEY: Final = ValkeyState(now_ms=0, epoch=0, free={}, bought={}, live=[], due=0, facts_left=0)
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything together. ``wanted`` names the things that must have happened, else the run proves nothing."""
 
-    wanted: tuple[str, ...]  # of: sold_out, replay, conflict, expiry, resale, late_payment, limit, delivery
+    wanted: tuple[str, ...]  # names of loadtests.checkers.non_vacuity
     hot_sku: str
     attempts: list[Attempt]
     charges: list[Charge]
     postgres: PostgresState
     valkey: ValkeyState
+    unread: frozenset[str] = frozenset()  # of postgres, valkey: a store nobody could look into; its state is empty
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,6 +34,19 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     sold_out_p99_us: int | None = None
     paid_to_delivered_p99_us: int | None = None
     accepted_per_s: float | None = None
+    p99_us: dict[str, int] = {}  # of any other name in latency_us
+    requests_per_arrival: dict[str, float] = {}  # of a group of clients, retries and all
+    rss_growth_bytes: dict[str, int] = {}  # of a role, from the second quarter of the sale to its last
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What one group of clients did to the shop, and got."""
+
+    arrivals: int
+    requests: int  # places, retries and all
+    requests_per_arrival: float
+    accepted: int  # arrivals that got an order in the end
+    busiest_s: int  # places sent in its busiest second
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +70,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: dict[str, float] = {}  # over the sale: server, worker, valkey, postgres, generator
     incidents: list[Incident] = []
     not_tested: list[str] = []  # sentences
+    unread: list[str] = []  # of postgres, valkey: stores nobody could look into; what they know is not checked
     quiet_after_s: float | None = None  # from the last arrival until all was quiet; None: it never was
 
 
@@ -250,6 +264,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     invariants: list[Finding]
     non_vacuity: Finding
     reached: dict[str, int]  # how often each interesting thing happened, wanted or not
+    groups: dict[str, Group] = {}  # of clients, where the scenario sets some side by side
+    rss_growth_bytes: dict[str, int] = {}  # by role, from the second quarter of the sale to its last
     generator: GeneratorHealth
     window: Window
     budgets: Budgets

@@ -1,4 +1,4 @@
-"""A plain HTTP shop as a target: JSON in, JSON out, the status tells. The ground to stand on for an adapter of your own.
+"""A plain HTTP shop as a target: JSON in, JSON out, the status tells. A ground for an adapter of your own.
 
 | Call | Request | Answer |
 |---|---|---|
@@ -8,9 +8,9 @@
 | track | ``GET /orders/{id}`` | 200 with ``{"state", "keys"}`` |
 | cancel | ``DELETE /orders/{id}`` | 2xx |
 
-The answer to place may also have ``token``, ``amount``, ``currency`` and ``pay_by`` (ISO 8601); 200 says that the key was
-known. 4xx: refused, nothing was changed; the code is the body's ``code`` or ``error``, else ``http_409``. Anything else is
-unknown, as it must be.
+The answer to place may also have ``token``, ``amount``, ``currency`` and ``pay_by`` (ISO 8601); 200 says that the key
+was known. 4xx: refused, nothing was changed; the code is the body's ``code`` or ``error``, else ``http_409``. Anything
+else is unknown, as it must be.
 """
 
 from __future__ import annotations

@@ -28,10 +28,11 @@ PLACE_TIMEOUT_S: Final = 10.0
 PLACE_RETRIES_MOST: Final = 3
 NO_BUDGET_RETRIES_MOST: Final = 20  # of those who know no end: even they go away in the end
 NO_BUDGET_PAUSE_US: Final = 50_000
-COME_BACKS_MOST: Final = 8  # times one who was told sold_out asks again
+COME_BACKS_MOST: Final = 5  # times one who was told sold_out asks again
 TRACK_TIMEOUT_S: Final = 10.0
 BROWSE_TIMEOUT_S: Final = 10.0
 WAIT_S: Final = 10  # one long poll
+STORM_PART: Final = 0.125  # of the time between two storms of payments, in which one comes
 WAITS_MOST: Final = 8  # long polls of one buyer
 
 
@@ -111,7 +112,7 @@ def _live(world: World, plan: Plan, placed: Placed) -> None:
     else:
         pay_us = placed_us + plan.think_us
     if together_us := world.manners.pay_together_us:
-        pay_us = -(-pay_us // together_us) * together_us
+        pay_us = -(-pay_us // together_us) * together_us + int(plan.jitter * together_us * STORM_PART)
     if plan.watch == "early" and plan.ending == "pay":
         world.spawn(_watch, world, plan, placed, story)
     _sleep_until(world, pay_us)

@@ -93,7 +93,7 @@ class Wire:
 
     def browse(self, sku: str) -> bytes:
         """Return the request for a product, or with "" for the first page of all."""
-        return self._browse % (b"/" + sku.encode() if sku else b"")
+        return self._browse % (b"/" + sku.encode() if sku else b"?limit=20")
 
     def place(self, idempotency_key: str, sku: str, buyer: str, quantity: int) -> bytes:
         """Return the request that places an order."""

@@ -12,7 +12,7 @@ SCENARIO = Scenario(
     arrivals="poisson",
     rate=300.0,
     seconds=60.0,
-    stage=Stage(stock_share=1.2, cold=50, cold_stock=2_000),
+    stage=Stage(stock_share=1.2, cold=50, cold_stock=200),
     budgets=Budgets(
         accepted_p99_us=100_000,
         paid_to_delivered_p99_us=1_000_000,

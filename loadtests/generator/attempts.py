@@ -63,6 +63,23 @@ def place_attempt(
     return attempt, placed
 
 
+def unsent_attempt(plan: Plan, due_us: int, result: Result) -> Attempt:
+    """Return the line for an arrival that was due and whose order was never sent; ``result`` says why."""
+    return Attempt(
+        arrival=plan.number,
+        op="place",
+        group="" if plan.retries == "patient" else plan.retries,
+        why=plan.why,
+        buyer=plan.buyer,
+        sku=plan.sku,
+        quantity=plan.quantity,
+        idempotency_key=plan.idempotency_key,
+        intended_us=due_us,
+        result=result,
+        outcome=result,
+    )
+
+
 def state_attempt(
     target: Target,
     op: Op,

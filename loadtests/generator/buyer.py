@@ -14,7 +14,7 @@ import msgspec
 from core.ids import Names
 from core.sale.orders.order import SETTLED, State
 from loadtests.generator import contract
-from loadtests.generator.attempts import Payer, browse_attempt, place_attempt, state_attempt
+from loadtests.generator.attempts import Payer, browse_attempt, place_attempt, state_attempt, unsent_attempt
 from loadtests.generator.contract import Placed, Reply
 from loadtests.generator.gateway import CALLBACK_TRIES_MOST, Ask, Gateway, RunClock
 from loadtests.generator.manners import Manners
@@ -75,7 +75,12 @@ class Story:
 def play(world: World, plan: Plan, due_us: int) -> None:
     """Play one arrival to its end, from the instant it was due."""
     if plan.looks:
-        _browse(world, plan, due_us)
+        try:
+            _browse(world, plan, due_us)
+        except BaseException:  # the run is over before this visitor had seen enough: due, and never sent
+            world.recorder.first("unsent")
+            world.recorder.note(unsent_attempt(plan, due_us, "unsent"))
+            raise
         due_us = world.clock.now_us()
     twin = None
     if plan.again == "at_once":

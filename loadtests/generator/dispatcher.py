@@ -18,10 +18,11 @@ import msgspec
 
 from loadtests.generator.alarm import Alarm
 from loadtests.generator.arrivals import Arrivals
+from loadtests.generator.attempts import unsent_attempt
 from loadtests.generator.crew import Crew
 from loadtests.generator.plan import Plan
 from loadtests.generator.recorder import Buckets, Recorder
-from loadtests.record.history import Attempt, Result
+from loadtests.record.history import Result
 
 UNDER_WAY_MOST: Final = 20_000
 DRAIN_MOST_S: Final = 15.0
@@ -216,20 +217,7 @@ class Dispatcher:
     def _not_sent(self, number: int, result: Result) -> None:
         plan = self._plan(number)
         self._recorder.first(result)
-        self._recorder.note(
-            Attempt(
-                arrival=number,
-                op="place",
-                why=plan.why,
-                buyer=plan.buyer,
-                sku=plan.sku,
-                quantity=plan.quantity,
-                idempotency_key=plan.idempotency_key,
-                intended_us=self._arrivals.due_us(number),
-                result=result,
-                outcome=result,
-            )
-        )
+        self._recorder.note(unsent_attempt(plan, self._arrivals.due_us(number), result))
 
     def _write_unsent(self) -> None:
         while self._begun < self._arrivals.total:

@@ -18,6 +18,7 @@ VERBS: Final[dict[str, Verb]] = {
     "overload": Verb(
         "loadtests.trials.overload:main", "ask for many times what can be sold, see what is still sold and how"
     ),
+    "picture": Verb("loadtests.report.picture:main", "take a picture of a run's report for a README"),
     "rolling": Verb(
         "loadtests.trials.rolling:main", "replace the workers under load again and again, count who noticed"
     ),

@@ -1,0 +1,55 @@
+"""A real browser for the report: Playwright driving a Chromium that is installed already (Debian's ``chromium``).
+
+Playwright would rather download a browser of its own; the system's is used, so nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from core.errors import BadInput
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+# Chromium refuses to start as root with its sandbox; a container of a CI is root, and the page is our own file.
+_AS_ROOT: Final = ("--no-sandbox",)
+
+
+def find_chromium() -> str | None:
+    """Return the path of a Chromium, or None."""
+    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+
+
+def missing() -> str | None:
+    """Return what is missing for a browser and how to get it, in one sentence, or None."""
+    try:
+        import playwright.sync_api  # noqa: F401  # only whether it is there
+    except ImportError:
+        return "playwright is not installed; `make install` brings it"
+    return None if find_chromium() else "there is no chromium; `apt-get install chromium` brings one"
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start a browser and end it.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if why := missing():
+        raise BadInput(why)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = list(_AS_ROOT) if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
+        try:
+            yield browser
+        finally:
+            browser.close()

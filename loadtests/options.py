@@ -34,6 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     cold: int
     workers: int
+    processes: int
     drain: float
     budgets: Budgets
     kills: tuple[Kill, ...]
@@ -57,6 +58,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         ("--seed", options.seed, 0, 2**31),
         ("--cold", options.cold, 0, 1_000),
         ("--workers", options.workers, 1, 64),
+        ("--processes", options.processes, 1, 64),
         ("--drain", options.drain, 0, 600),
         ("--p99-ms", 1 if options.p99_ms is None else options.p99_ms, 0.001, 60_000),
     )
@@ -87,6 +89,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         seed=options.seed,
         cold=options.cold,
         workers=options.workers,
+        processes=options.processes,
         drain=options.drain,
         budgets=_budgets(scenario.budgets, options.p99_ms, bool(kills)),
         kills=kills,
@@ -119,6 +122,7 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
     cold = scenario.stage.cold
     add("--cold", type=int, default=cold, help=f"how many other SKUs are on sale (default {cold})")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
+    add("--processes", type=int, default=1, help="processes of the load generator, sharing the plan (default 1)")
     add("--lane", choices=("on", "off"), default="on", help="off: all through aiohttp, to compare (default on)")
     add("--drain", type=float, default=DRAIN_S, help="seconds the last buyers may go on afterwards (default 20)")
     add("--p99-ms", type=float, help="budget: accepted orders' p99 (default: the scenario's)")

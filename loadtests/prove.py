@@ -193,7 +193,9 @@ def _generate(options: Options, shop: Deployment, progress: Progress, sampler: S
     most_s = options.seconds + options.drain + 30.0
     log = options.report / "logs" / "locust.log"
     watch = partial(sampler.watch, "generator")
-    run_locust(options.scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch)
+    run_locust(
+        options.scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch, options.processes
+    )
     undone = [
         Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False)
         for kill in timetable.left

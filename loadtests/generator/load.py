@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from core.errors import Fault
+from loadtests.shop.deployment import free_ports
 from loadtests.shop.parts import log_tail
 
 PREFIX: Final = b"FLASHPROOF "
@@ -38,6 +39,7 @@ def run_locust(
     most_s: float,
     tick: Callable[[dict[str, Any] | None], None],
     started: Callable[[int], None] = lambda pid: None,
+    processes: int = 1,
 ) -> None:
     """Run a scenario to its end.
 
@@ -49,12 +51,17 @@ def run_locust(
         most_s: it is stopped after so many seconds.
         tick: called with each progress message, and with None about five times a second.
         started: told the process id.
+        processes: workers that share the plan; with more than one, a master leads them on loopback.
 
     Raises:
         GeneratorFailed: it ended with another code than 0, or not in time; with the end of its log.
     """
     argv = [sys.executable, "-m", "locust", "-f", str(_SCENARIOS / f"{scenario}.py"), "--headless", "--only-summary"]
     argv += ["--loglevel", "WARNING", *(word for pair in options.items() for word in pair)]
+    if processes > 1:
+        port = str(free_ports(1)[0])
+        argv += ["--processes", str(processes), "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+        argv += ["--master-port", port]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             argv,

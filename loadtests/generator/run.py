@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from core.clock import iso8601
 from core.errors import BadInput
 from core.ids import Names
 from core.settings import variable
+from loadtests.generator import fleet
 from loadtests.generator.arrivals import Arrivals, parse_arrivals
 from loadtests.generator.buyer import World, play
 from loadtests.generator.client import Client, RefusedError
@@ -32,6 +34,7 @@ from loadtests.generator.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Prog
 from loadtests.generator.gateway import Gateway
 from loadtests.generator.locust_stats import LocustStats
 from loadtests.generator.manners import THINK_MOST_US, Manners
+from loadtests.generator.part import Part, PartOfArrivals, plan_of
 from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
@@ -91,11 +94,33 @@ def check_options(scenario: Scenario, environment: Any, **_: Any) -> None:
     """Refuse bad options before anything is sent, in one line."""
     if environment.parsed_options is None:
         return
+    if fleet.is_worker(environment):  # it gets its options from the master, when the test starts
+        fleet.Follow(environment, partial(play_part, scenario, environment))
+        return
     try:
         environment.flashproof = read_options(scenario, environment.parsed_options)
     except (ValueError, BadInput) as error:
         sys.stderr.write(f"{scenario.name}: {error}\n")
         raise SystemExit(EXIT_USAGE) from error
+    if fleet.is_master(environment):
+        fleet.Lead(environment, scenario.name, environment.flashproof.out_dir, show)
+
+
+def play_part(
+    scenario: Scenario,
+    environment: Any,
+    out_dir: Path,
+    part: Callable[[], Part],
+    tell: Callable[[Progress], None],
+) -> int:
+    """Play a worker's part and return the exit code.
+
+    Raises:
+        ValueError, BadInput: the master's options do not fit here.
+    """
+    environment.parsed_options.host = environment.host
+    options = msgspec.structs.replace(read_options(scenario, environment.parsed_options), out_dir=out_dir)
+    return run(environment, options, part, tell)
 
 
 def read_options(scenario: Scenario, parsed: Any) -> Options:
@@ -158,6 +183,8 @@ class Visitors(User):  # type: ignore[misc]  # Locust is untyped here
     def play_the_plan(self) -> None:
         """Run the plan once, write its files, and have Locust quit."""
         environment = self.environment
+        while fleet.is_worker(environment):  # its part is played whether it has a user or not
+            gevent.sleep(3_600)
         environment.process_exit_code = EXIT_NOT_RUN
         try:
             environment.process_exit_code = run(environment, environment.flashproof)
@@ -166,8 +193,23 @@ class Visitors(User):  # type: ignore[misc]  # Locust is untyped here
         raise StopUser
 
 
-def run(environment: Any, options: Options) -> int:
-    """Run the sale against the shop and return the process's exit code."""
+def show(progress: Progress) -> None:
+    """Print one line of progress for whoever started the process."""
+    sys.stdout.write(f"{PROGRESS_PREFIX}{msgspec.json.encode(progress).decode()}\n")
+    sys.stdout.flush()
+
+
+def run(
+    environment: Any, options: Options, part: Callable[[], Part] = Part, tell: Callable[[Progress], None] = show
+) -> int:
+    """Run the sale against the shop and return the process's exit code.
+
+    Args:
+        environment: Locust's.
+        options: the run's.
+        part: asked once all stands ready; says which part of the plan is played, and may wait for the others.
+        tell: gets the progress.
+    """
     clock = Clock()
     try:
         ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST)
@@ -181,16 +223,18 @@ def run(environment: Any, options: Options) -> int:
     except OSError as error:
         sys.stderr.write(f"{options.scenario}: --fp-out {options.out_dir}: {error.strerror}\n")
         return EXIT_USAGE
+    mine = part()
+    clock.begins_unix_us = mine.start_unix_us
     crew = Crew()
     dispatcher = Dispatcher(
-        options.arrivals,
+        options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine),
         crew,
-        options.crowd.plan,
+        plan_of(mine, options.crowd.plan),
         lambda plan, due_us: play(world, plan, due_us),
         recorder,
         clock,
         drain_most_s=options.drain_s,
-        show=show,
+        show=tell,
         waited=lambda: ask.waited + wait.waited,
         iso=iso8601,
     )
@@ -217,12 +261,6 @@ def run(environment: Any, options: Options) -> int:
     if crew.faults:
         sys.stderr.write(f"{options.scenario}: {crew.faults} faults, the first:\n{crew.first_fault}\n")
     return 0 if generated.complete else EXIT_NOT_RUN
-
-
-def show(progress: Progress) -> None:
-    """Print one line of progress for whoever started the process."""
-    sys.stdout.write(f"{PROGRESS_PREFIX}{msgspec.json.encode(progress).decode()}\n")
-    sys.stdout.flush()
 
 
 def _sleep_us(pause_us: int) -> None:

@@ -1,0 +1,171 @@
+"""Several processes play one run: real Locust masters and workers against the null shop; their files are merged."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from loadtests.generator.arrivals import Arrivals, Constant, Poisson
+from loadtests.generator.dispatcher import Generated, Progress
+from loadtests.generator.fleet import together
+from loadtests.generator.part import Part, PartOfArrivals
+from loadtests.generator.recorder import Buckets
+from loadtests.record.history import Attempt, read, read_charges
+from loadtests.record.latency import open_histogram
+from loadtests.record.merge import RULES, merge_generators
+from loadtests.record.summary import Histograms
+from tests.harness.test_generator import assert_identity, generated, null_shop, start
+
+RATE, SECONDS, ARRIVALS = 60, 2.5, 150
+
+
+def fleet(url: str, out: Path, rate: float, seconds: float, *more: str) -> subprocess.Popen[str]:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = str(found.getsockname()[1])
+    ports = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port)
+    return start(url, out, rate, seconds, "--processes", "2", *ports, *more)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """The same trace replayed by one process and by two workers, each on a shop of its own."""
+    one, two = tmp_path_factory.mktemp("one") / "run", tmp_path_factory.mktemp("two") / "run"
+    trace = one.parent / "trace.txt"
+    trace.write_text("".join(f"{number / RATE + number % 3 / 500:.6f}\n" for number in range(ARRIVALS)))
+    shop = ("--stock", "5000", "--hold-ms", "900")
+    with null_shop(*shop) as first, null_shop(*shop) as second:
+        alone = start(first, one, RATE, SECONDS, "--fp-arrivals", f"trace:{trace}")
+        led = fleet(second, two, RATE, SECONDS, "--fp-arrivals", f"trace:{trace}")
+        for process in (alone, led):
+            _, stderr = process.communicate(timeout=60)
+            assert process.returncode == 0, stderr
+    yield one, two
+
+
+def asked(out: Path) -> dict[tuple[Any, ...], str]:
+    """Return what each arrival asked for and was told, whatever the order."""
+    found = {}
+    for a in read(out / "history.jsonl"):
+        if a.op in ("place", "pay"):
+            due = a.intended_us if a.why in ("first", "over_limit") else 0
+            identity = (a.arrival, a.op, a.why, a.buyer, a.sku, a.quantity, a.idempotency_key, a.event_id, due)
+            found[identity] = a.outcome
+    return found
+
+
+def test_two_workers_play_the_run_of_one_process(runs: tuple[Path, Path]) -> None:
+    one, two = runs
+    assert asked(one) == asked(two)
+    told = [generated(out) for out in runs]
+    for name in ("complete", "scheduled", "sent", "unsent", "shed", "left", "crashed", "outcomes"):
+        assert told[0][name] == told[1][name]
+    assert (told[1]["scheduled"], told[1]["processes"]) == (ARRIVALS, 2)
+    charged = [sorted((c.event_id, c.amount) for c in read_charges(out / "charges.jsonl")) for out in runs]
+    assert charged[0] == charged[1]
+    assert charged[0]
+
+
+def test_the_merged_run_accounts_for_every_arrival_in_the_order_of_its_answers(runs: tuple[Path, Path]) -> None:
+    attempts = list(read(runs[1] / "history.jsonl"))
+    assert_identity(runs[1], attempts)
+    assert {a.arrival for a in attempts} == set(range(ARRIVALS))
+    assert all(before.done_us <= after.done_us for before, after in pairwise(attempts))
+    assert generated(runs[1])["requests"] == sum(a.status > 0 for a in attempts)
+    assert not list(runs[1].glob(".parts-*"))
+
+
+def test_the_merged_histograms_are_those_of_the_merged_history(runs: tuple[Path, Path]) -> None:
+    histograms = msgspec.json.decode((runs[1] / "histograms.json").read_bytes(), type=Histograms)
+    expected: dict[str, dict[str, Buckets]] = {"latency": defaultdict(Buckets), "service": defaultdict(Buckets)}
+    for attempt in read(runs[1] / "history.jsonl"):
+        expected["latency"][named(attempt)].add(attempt.done_us - attempt.intended_us)
+        expected["service"][named(attempt)].add(attempt.done_us - attempt.sent_us)
+    for beginning, buckets in expected.items():
+        merged = getattr(histograms, beginning)
+        assert set(merged) - {"paid_to_delivered"} == set(buckets)
+        for name, one in buckets.items():
+            assert list(open_histogram(merged[name]).counts) == list(one.histogram().counts)
+            assert (merged[name].count, merged[name].max) == (one.total, one.max_us)
+
+
+def named(attempt: Attempt) -> str:
+    if attempt.op == "place":
+        return attempt.outcome
+    return f"{'pay' if attempt.op == 'pay' else attempt.why}_{attempt.outcome}"
+
+
+def test_a_worker_that_dies_makes_the_run_void_and_says_so(tmp_path: Path) -> None:
+    with null_shop() as url:
+        process = fleet(url, tmp_path / "run", 50, 60)
+        try:
+            assert process.stdout is not None
+            while "FLASHPROOF" not in process.stdout.readline():
+                time.sleep(0.01)
+            workers = psutil.Process(process.pid).children()
+            assert len(workers) == 2
+            workers[0].kill()
+            _, stderr = process.communicate(timeout=40)
+        finally:
+            for left in (*psutil.Process(process.pid).children(), process) if process.poll() is None else ():
+                left.send_signal(signal.SIGKILL)
+    assert process.returncode == 3
+    assert sum("of 2 died, and its part of the history with it" in line for line in stderr.splitlines()) == 1
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+@pytest.mark.parametrize("whole", [Constant(100, 0.5), Poisson(40, 1, 3), Constant(1, 1)])
+def test_the_parts_are_the_whole_plan_each_arrival_once(whole: Arrivals, of: int) -> None:
+    parts = [PartOfArrivals(whole, Part(index, of)) for index in range(of)]
+    due = sorted(part.due_us(number) for part in parts for number in range(part.total))
+    assert due == [whole.due_us(number) for number in range(whole.total)]
+    for part in parts:
+        assert part.pace(-1_000, part.total) == (0, True)
+        if part.total:
+            assert part.pace(-1_000, 0) == (part.due_us(0) + 1_000, False)
+
+
+def test_every_field_of_the_generators_word_has_a_rule_and_the_worst_part_counts() -> None:
+    assert set(Generated.__struct_fields__) <= set(RULES)
+    one = {
+        "complete": True, "scheduled": 3, "sent": 2, "unsent": 1, "cpu_max": 0.2, "wake_lag_us": {"p99": 9, "max": 10},
+        "started_unix_us": 5, "outcomes": {"accepted": 2, "unsent": 1}, "stalls": [[7, 60_000]], "requests": 4,
+        "sale_s": 2.0, "elapsed_s": 4.0, "rates": {"accepted_per_s": 1.0},
+    }  # fmt: skip
+    other = one | {"complete": False, "cpu_max": 0.9, "wake_lag_us": {"p99": 30, "max": 8}, "stalls": [[2, 51_000]]}
+    merged = merge_generators([one, other])
+    assert (merged["complete"], merged["scheduled"], merged["cpu_max"]) == (False, 6, 0.9)
+    assert merged["wake_lag_us"] == {"p99": 30, "max": 10}
+    assert merged["outcomes"] == {"accepted": 4, "unsent": 2}
+    assert merged["stalls"] == [[2, 51_000], [7, 60_000]]
+    assert merged["rates"] == {"offered_per_s": 2.0, "accepted_per_s": 2.0, "requests_per_s": 2.0}
+    assert merged["processes"] == 2
+    with pytest.raises(ValueError, match="not of one run"):
+        merge_generators([one, other | {"started_unix_us": 6}])
+    with pytest.raises(ValueError, match="no rule merges mystery"):
+        merge_generators([one, other | {"mystery": 1}])
+
+
+def test_progress_of_all_is_summed_and_the_worst_is_told() -> None:
+    line = {
+        "elapsed_s": 1.0, "phase": "drain", "scheduled": 10, "sent": 5, "under_way": 1, "accepted": 3, "refused": 1,
+        "sold": 2, "p99_us": 100, "shed": 0, "cpu": 0.1,
+    }  # fmt: skip
+    one, other = Progress(**line), Progress(**line | {"phase": "sale", "p99_us": 700, "cpu": 0.7, "sold": 0})
+    merged = json.loads(msgspec.json.encode(together([one, other])))
+    assert merged == line | {
+        "phase": "sale", "scheduled": 20, "sent": 10, "under_way": 2, "accepted": 6, "refused": 2, "sold": 2,
+        "p99_us": 700, "cpu": 0.7,
+    }  # fmt: skip

@@ -66,6 +66,7 @@ class Crowd:
         "_again",
         "_callbacks",
         "_cold",
+        "_edges",
         "_ending",
         "_limit",
         "_manners",
@@ -105,6 +106,14 @@ class Crowd:
         self.tag, self.hot_sku, self.stock = tag or str(seed), hot_sku, stock
         self._cold = cold_skus(cold) if isinstance(cold, int) else cold
         self._state = hashlib.blake2b(f"crowd {seed} ".encode(), digest_size=_DRAWS.size)
+        shares = (
+            manners.two_units,
+            manners.too_many,
+            manners.too_many + manners.greedy,
+            manners.conflict,
+            manners.hot,
+        )
+        self._edges = tuple(share * _WHOLE for share in shares)  # draws below mean yes
         self._again = _choice((manners.again / 2, "at_once"), (manners.again / 2, "after"), rest="")
         self._ending = _choice(
             (manners.never_pay, "never"), (manners.pay_late, "late"), (manners.cancel, "cancel"), rest="pay"
@@ -126,15 +135,15 @@ class Crowd:
             draws
         )
         sku, buyer, why = self._sku(want), f"b{self.tag}-{number}", "first"
-        quantity = 2 if two < manners.two_units * _WHOLE else 1
-        if limit < manners.too_many * _WHOLE:
+        quantity = 2 if two < self._edges[0] else 1
+        if limit < self._edges[1]:
             why, quantity = "over_limit", self._limit + 1
-        elif limit < (manners.too_many + manners.greedy) * _WHOLE and number > 0:
+        elif limit < self._edges[2] and number > 0:
             # The whole limit for someone who may hold something: refused if that earlier order stands.
             earlier = self.plan(number - 1 - other % min(number, GREEDY_REACH))
             why, quantity, buyer, sku = "over_limit", self._limit, earlier.buyer, earlier.sku
         other_order = None
-        if conflict < manners.conflict * _WHOLE:
+        if conflict < self._edges[3]:
             swap = self._cold[other % len(self._cold)] if self._cold and other & 1 else sku
             other_order = (swap, quantity) if swap != sku else (sku, 3 - min(quantity, 2))
         return Plan(
@@ -160,7 +169,7 @@ class Crowd:
         )
 
     def _sku(self, draw: int) -> str:
-        if draw < self._manners.hot * _WHOLE or not self._cold:
+        if draw < self._edges[4] or not self._cold:
             return self.hot_sku
         if self._manners.skew == 1.0:
             return self._cold[draw % len(self._cold)]

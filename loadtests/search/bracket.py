@@ -12,7 +12,7 @@ Method, in three parts:
 
 A fail is repeated at once, for it would close everything above it. A pass is believed until the end: the rate that
 is to be the answer is then tried until it leads by two, and if it does not, the search goes on below it. A void
-trial says nothing of the server; a rate that gave two of them bounds the search as *not judged*, never as broken.
+trial says nothing of the server; a rate that gave three of them bounds the search as *not judged*, never as broken.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ End = Literal["bracketed", "at_least", "generator", "none_kept", "out_of_bounds"
 LEAD: Final = 2  # passes ahead of fails, or behind, that decide a rate
 WRONG_SHARE: Final = 1 / (1 + (0.8 / 0.2) ** LEAD)
 JUDGED_MOST: Final = 5  # trials of one rate; one that is torn after so many is not kept
-VOIDS_MOST: Final = 2  # void trials of one rate before the search leaves it
+VOIDS_MOST: Final = 3  # void trials of one rate before the search leaves it
 STEP: Final = 2.0  # of the geometric bracketing
 
 

@@ -145,7 +145,11 @@ class Stand:
         most_s, log = seconds + DRAIN_S + 30.0, out / "locust.log"
         with Sampler(sources_of(shop)) as sampler:
             watch = partial(sampler.watch, "generator")
-            run_locust(self._scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch)
+            try:
+                run_locust(self._scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch)
+            except GeneratorFailed:
+                if not (out / "generator.json").exists():  # else it says itself what it did not do
+                    raise
         generator = msgspec.json.decode((out / "generator.json").read_bytes(), type=Generator)
         started_us = msgspec.json.decode((out / "generator.json").read_bytes())["started_unix_us"]
         sampler.write(out / timeline.NAME, started_us)

@@ -121,7 +121,7 @@ def test_a_rate_torn_between_pass_and_fail_is_not_kept() -> None:
     assert standing(["pass", "fail", "pass", "fail", "pass"]) == "broken"
     assert standing(["pass", "fail", "pass"]) == "open"
     assert standing(["pass", "void", "pass"]) == "kept"
-    assert standing(["void", "pass", "void"]) == "not_judged"
+    assert standing(["void", "pass", "void", "void"]) == "not_judged"
 
 
 @settings(max_examples=200, deadline=None)

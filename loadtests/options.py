@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from loadtests.scenarios import NAMES, find
 from loadtests.shop.kills import Kill, parse_kills
 
 DRAIN_S: Final = 20.0
+WEB_PORT: Final = 8089  # Locust's own default
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     lane: str
     fault: str
     profile: bool
+    web: int | None
     report: Path
     command: str
 
@@ -64,6 +67,9 @@ def read_options(argv: Sequence[str], says: str) -> Options:
     )
     for name, value, least, most in bounds:
         _within(name, value, least, most)
+    if options.web is not None:
+        _within("--web", options.web, 1, 65_535)
+        _free_port(options.web)
     try:
         arrivals = parse_arrivals(options.arrivals, options.rate, options.seconds, options.seed)
     except ValueError as error:
@@ -96,6 +102,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         lane=options.lane,
         fault=options.fault,
         profile=options.profile,
+        web=options.web,
         report=options.report or Path("out/prove") / run_id,
         command=shlex.join(["flashproof", "prove", *argv]),
     )
@@ -130,6 +137,8 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
     add("--kill", metavar="PART@S,…", help=kills)
     add("--report", type=Path, metavar="DIR", help="where the run is written (default out/prove/<run id>)")
     add("--profile", action="store_true", help="also draw flame graphs of a server worker and the projector (py-spy)")
+    web = f"watch it in Locust's web UI on this port of 127.0.0.1 ({WEB_PORT}); each look costs the generator time"
+    add("--web", nargs="?", type=int, const=WEB_PORT, metavar="PORT", help=web)
     add("--fault", default="", help=argparse.SUPPRESS)
     return scenario, parser.parse_args(argv)
 
@@ -137,6 +146,14 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
 def _within(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:  # also refuses nan
         raise BadInput(f"{name} must be from {least:,} to {most:,}, not {value}")
+
+
+def _free_port(port: int) -> None:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return
+    except OSError as error:
+        raise BadInput(f"--web: port {port} of 127.0.0.1 cannot be used ({error.strerror}); give another") from error
 
 
 def _budgets(budgets: Budgets, p99_ms: float | None, killing: bool) -> Budgets:

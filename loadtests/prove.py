@@ -193,9 +193,10 @@ def _generate(options: Options, shop: Deployment, progress: Progress, sampler: S
     most_s = options.seconds + options.drain + 30.0
     log = options.report / "logs" / "locust.log"
     watch = partial(sampler.watch, "generator")
-    run_locust(
-        options.scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch, options.processes
-    )
+    if options.web is not None:
+        progress.note(f"watch it: http://127.0.0.1:{options.web}")
+    secrets, name = to_environment(shop.settings), options.scenario.name
+    run_locust(name, arguments, secrets, log, most_s, tick, watch, options.processes, options.web)
     undone = [
         Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False)
         for kill in timetable.left

@@ -151,6 +151,15 @@ class Dispatcher:
         self._lag, self._phase = Buckets(), "sale"
         self._cpu = self._cpu_max = 0.0
 
+    @property
+    def wake_lag(self) -> Buckets:
+        """How late arrivals began so far."""
+        return self._lag
+
+    def progress(self) -> Progress:
+        """Return how far the run is; unlike the told progress, it takes nothing from the recorder's window."""
+        return self._progress(self._clock.now_us(), 0)
+
     def _arrive(self, number: int, due_us: int) -> None:
         try:
             self._lag.add(self._clock.now_us() - due_us)
@@ -243,9 +252,9 @@ class Dispatcher:
                 shown_us = now_us
                 self._recorder.flush()
                 if self._show is not None:
-                    self._show(self._progress(now_us))
+                    self._show(self._progress(now_us, self._recorder.window_p99_us()))
 
-    def _progress(self, now_us: int) -> Progress:
+    def _progress(self, now_us: int, p99_us: int) -> Progress:
         firsts = self._recorder.firsts
         going_well = sum(firsts.get(word, 0) for word in ("accepted", "replayed", "unknown", "shed", "unsent"))
         return Progress(
@@ -257,7 +266,7 @@ class Dispatcher:
             accepted=self._recorder.accepted,
             refused=sum(firsts.values()) - going_well,
             sold=self._recorder.keys_shown,
-            p99_us=self._recorder.window_p99_us(),
+            p99_us=p99_us,
             shed=self._shed,
             cpu=round(self._cpu, 3),
         )

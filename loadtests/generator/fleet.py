@@ -28,6 +28,7 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 from core.errors import BadInput
 from loadtests.generator.dispatcher import Progress
 from loadtests.generator.part import Part
+from loadtests.generator.web_face import quit_all
 from loadtests.record.merge import FILES, merge_parts
 
 PIECE_BYTES: Final = 262_144
@@ -165,7 +166,7 @@ class Lead:
             sys.stderr.write(f"{self._name}: {why}\n")
         shutil.rmtree(self._folder, ignore_errors=True) if self._folder != Path() else None
         self._environment.process_exit_code = code
-        gevent.spawn(self._runner.quit)
+        gevent.spawn(quit_all, self._environment)
 
     def _called(self, index: int) -> str:
         return f"worker {index + 1} of {len(self._parts)}"

@@ -40,6 +40,7 @@ def run_locust(
     tick: Callable[[dict[str, Any] | None], None],
     started: Callable[[int], None] = lambda pid: None,
     processes: int = 1,
+    web_port: int | None = None,
 ) -> None:
     """Run a scenario to its end.
 
@@ -52,11 +53,13 @@ def run_locust(
         tick: called with each progress message, and with None about five times a second.
         started: told the process id.
         processes: workers that share the plan; with more than one, a master leads them on loopback.
+        web_port: of Locust's web UI on loopback; None: there is none.
 
     Raises:
         GeneratorFailed: it ended with another code than 0, or not in time; with the end of its log.
     """
-    argv = [sys.executable, "-m", "locust", "-f", str(_SCENARIOS / f"{scenario}.py"), "--headless", "--only-summary"]
+    argv = [sys.executable, "-m", "locust", "-f", str(_SCENARIOS / f"{scenario}.py"), "--only-summary"]
+    argv += ["--headless"] if web_port is None else web_words(web_port)
     argv += ["--loglevel", "WARNING", *(word for pair in options.items() for word in pair)]
     if processes > 1:
         port = str(free_ports(1)[0])
@@ -79,6 +82,11 @@ def run_locust(
     if process.returncode != 0:
         said = log_tail(log_file)
         raise GeneratorFailed(f"the load generator ended with exit code {process.returncode}:\n{said}")
+
+
+def web_words(port: int) -> list[str]:
+    """Return Locust's options for a run that begins by itself and can be watched at a port of loopback."""
+    return ["--autostart", "--web-host", "127.0.0.1", "--web-port", str(port)]
 
 
 def _follow(process: subprocess.Popen[bytes], most_s: float, tick: Callable[[dict[str, Any] | None], None]) -> None:

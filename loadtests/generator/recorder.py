@@ -147,6 +147,11 @@ class Recorder:
         self._settle()
         return self._accepted
 
+    def histograms(self) -> dict[str, tuple[Buckets, Buckets | None]]:
+        """Return what was counted so far, by name: latency from the due instant, and from the send."""
+        self._settle()
+        return {name: (due, self._service.get(name)) for name, due in self._buckets.items()}
+
     def note(self, attempt: Attempt, name: str = "", from_us: int = -1, length: int = 0) -> None:
         """Take one finished attempt: a line of the history and a count of its latency.
 

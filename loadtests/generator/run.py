@@ -39,6 +39,7 @@ from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario
+from loadtests.generator.web_face import Live, extend, quit_all
 from loadtests.targets import Target, load
 
 ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
@@ -69,6 +70,7 @@ def user_of(scenario: Scenario) -> type[User]:
     """Return the Locust user that plays a scenario, its options added to Locust's own."""
     events.init_command_line_parser.add_listener(partial(add_options, scenario))
     events.init.add_listener(partial(check_options, scenario))
+    events.init.add_listener(extend)
     name = "".join(word.capitalize() for word in scenario.name.split("_"))
     return type(name, (Visitors,), {"scenario": scenario, "fixed_count": 1, "__doc__": scenario.story})
 
@@ -189,7 +191,7 @@ class Visitors(User):  # type: ignore[misc]  # Locust is untyped here
         try:
             environment.process_exit_code = run(environment, environment.flashproof)
         finally:
-            gevent.spawn(environment.runner.quit)  # not from here: it kills this very greenlet
+            gevent.spawn(quit_all, environment)  # not from here: it kills this very greenlet
         raise StopUser
 
 
@@ -252,6 +254,7 @@ def run(
         manners=options.manners,
         budget=RetryBudget(),
     )
+    environment.flashproof_live = Live(recorder, dispatcher)
     generated = dispatcher.run()
     for client in (ask, wait):
         client.close()

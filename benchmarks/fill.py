@@ -103,7 +103,7 @@ class Filler:
         while under_way:
             yield under_way.popleft(), self._wire.read()
 
-    def _places(self, part: Group) -> tuple[bytes, bytes]:
+    def _places(self, part: Group) -> tuple[bytes, bytes, bytes]:
         items = [
             PlaceItem(order_id, buyer(number), (sku, fingerprint(sku, 1), 1))
             for (number, sku), order_id in zip(_numbered(part), self._order_ids(part), strict=True)

@@ -77,6 +77,11 @@ def fingerprint(sku: str, quantity: int) -> str:
     return hashlib.blake2b(f"{quantity}\0{sku}".encode(), digest_size=8).hexdigest()
 
 
+def split_ids(joined: bytes) -> list[bytes]:
+    """Return order ids that stand joined, as in the queue of ends and the names of a SKU's orders."""
+    return [joined[at : at + ORDER_ID_BYTES] for at in range(0, len(joined), ORDER_ID_BYTES)]
+
+
 def parse_order_id(text: str) -> bytes | None:
     """Return the 16 bytes of a 32-digit lower-case hex order id, or None."""
     return bytes.fromhex(text) if _ORDER_ID.fullmatch(text) else None

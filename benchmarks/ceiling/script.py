@@ -17,11 +17,10 @@ from benchmarks.ceiling.wire import Wire
 from core.backends.valkey import ROOT
 from core.ids import Names, fingerprint
 from core.sale.orders.answers import PLACE_ANSWERS
-from core.sale.orders.store import PLACE
+from core.sale.orders.store import PLACE, PlaceItem, pack_places
 
 BATCH: Final = 100  # orders in a call
 DEPTH: Final = 4  # calls under way
-_pack = msgspec.msgpack.Encoder().encode
 
 
 def drive(spec: Spec, url: str) -> Done:
@@ -56,9 +55,9 @@ def drive(spec: Spec, url: str) -> Done:
 
 def _call(names: Names, epoch: bytes, first: int) -> bytes:
     numbers = range(first, first + BATCH)
-    asked = _pack([(HOT, fingerprint(HOT, 1), 1)]) + _pack([1] * BATCH) + _pack([buyer(number) for number in numbers])
-    ids = b"".join([names.order_id(buyer(number), key(number)) for number in numbers])
-    command: Any = ("EVALSHA", PLACE.sha, 1, ROOT, epoch, asked, ids)
+    kind = (HOT, fingerprint(HOT, 1), 1)
+    items = [PlaceItem(names.order_id(buyer(number), key(number)), buyer(number), kind) for number in numbers]
+    command: Any = ("EVALSHA", PLACE.sha, 1, ROOT, epoch, *pack_places(items))
     return bytes(hiredis.pack_command(command))
 
 

@@ -15,7 +15,7 @@ import redis.asyncio as redis
 from core.backends.postgres import Connection
 from core.backends.texts import text
 from core.backends.valkey import ROOT
-from core.ids import fingerprint
+from core.ids import fingerprint, split_ids
 from core.sale.orders.finished import close_finished
 from core.sale.orders.order import HOLDING
 
@@ -90,7 +90,9 @@ async def _agree_live(connection: Connection, store: redis.Redis, repairs: Repai
     async for name, value in store.hscan_iter(f"{ROOT}:live", count=_PAGE):
         unseen[name] = msgspec.msgpack.decode(value)
     gen = int(await store.hget(f"{ROOT}:meta", "gen") or 1)
-    due = {name async for name, _ in store.zscan_iter(f"{ROOT}:due", count=_PAGE)}
+    due: set[bytes] = set()
+    async for joined, _ in store.zscan_iter(f"{ROOT}:due", count=_PAGE):
+        due.update(split_ids(joined))
     after = 0
     while rows := await connection.fetch(text("sale/stock/wanted_live.sql"), after, _PAGE, timeout=_SCAN_MOST_S):
         after = rows[-1]["seq"]
@@ -108,8 +110,6 @@ async def _agree_live(connection: Connection, store: redis.Redis, repairs: Repai
             pipe.append(f"{ROOT}:ids:{gen}:{row['sku']}", order_id)
             if row["state"] == "reserved":
                 pipe.zadd(f"{ROOT}:due", {order_id: row["pay_by_ms"]})
-            else:
-                pipe.zrem(f"{ROOT}:due", order_id)
         await pipe.execute()
     return await _part(connection, store, unseen, repairs)
 
@@ -141,7 +141,6 @@ async def _part(
             record[0] = over[order_id]
             pipe.hset(f"{ROOT}:done:{gen}", order_id, close_finished(record))
             pipe.hdel(f"{ROOT}:live", order_id)
-            pipe.zrem(f"{ROOT}:due", order_id)
         await pipe.execute()
     return strays
 

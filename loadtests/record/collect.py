@@ -18,6 +18,7 @@ import redis.asyncio as redis
 
 from core.backends.valkey import ROOT, client
 from core.errors import StoreUnavailable
+from core.ids import split_ids
 from loadtests.record.evidence import (
     DeliveryRow,
     EventRow,
@@ -162,13 +163,16 @@ async def read_valkey(store: Store, root: str, cursor: _EntryId) -> ValkeyState:
     live: dict[str, LiveOrder] = {}  # a scan may name a field twice
     async for id_, packed in store.hscan_iter(f"{root}:live", count=PAGE):
         live[id_.hex()] = _live_order(id_, packed)
+    ends: set[str] = set()
+    async for joined, _ in store.zscan_iter(f"{root}:due", count=PAGE):
+        ends.update(id_.hex() for id_ in split_ids(joined))
     return ValkeyState(
         now_ms=seconds * 1000 + micros // 1000,
         epoch=int(await store.hget(f"{root}:meta", "epoch") or 0),
         free=free,
         bought=bought,
         live=list(live.values()),
-        due=await store.zcard(f"{root}:due"),
+        due=len(ends & {id_ for id_, packed in live.items() if packed.state == "reserved"}),
         facts_left=await _facts_after(store, f"{root}:facts", cursor),
     )
 

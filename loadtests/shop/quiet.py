@@ -52,8 +52,8 @@ async def _left(settings: Settings) -> str:
         last = parse_id((await store.xinfo_stream(FACTS))["last-generated-id"])
         if last != await journal.cursor(connection, SHARD) or await store.xlen(FACTS):
             return "the projector"
-        due, live = await store.zcard(f"{ROOT}:due"), await store.hlen(f"{ROOT}:live")
-        return f"{max(due, live):,} orders not finished" if due or live else ""
+        live = await store.hlen(f"{ROOT}:live")
+        return f"{live:,} orders not finished" if live else ""
     finally:
         connection.terminate()
         await store.aclose()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.facts import Fact, Paid, Placed, Released, Stocked
+from core.ids import split_ids
 
 Ask = tuple[str, str, str, int]  # sku, fingerprint, buyer, quantity
 Kind = tuple[str, str, int]  # sku, fingerprint, quantity
@@ -72,7 +73,7 @@ class Model:
     done: Generations = field(default_factory=lambda: ({}, {}))
     events: Generations = field(default_factory=lambda: ({}, {}))
     bought: dict[str, dict[str, int]] = field(default_factory=dict)
-    due: dict[bytes, int] = field(default_factory=dict)
+    due: dict[bytes, int] = field(default_factory=dict)  # joined ids -> when their reservations end
     imports: dict[bytes, int] = field(default_factory=dict)
     entries: list[list[tuple[bytes, Fact]]] = field(default_factory=list)  # the journal, one entry a batch
     raised: dict[str, int] = field(default_factory=dict)
@@ -82,12 +83,18 @@ class Model:
     # --- the verbs, each a batch --------------------------------------------------------------------------
 
     def place(self, asks: Sequence[tuple[bytes, str, Kind]], now: int) -> list[tuple[Any, ...]]:
-        """place.lua."""
+        """place.lua; what was accepted of one kind is one member of the queue."""
+        together: dict[Kind, list[bytes]] = {}
+        answers = []
         with self._entry() as say:
-            return [
-                self._place(order_id, (sku, print_, buyer, quantity), now, say)
-                for order_id, buyer, (sku, print_, quantity) in asks
-            ]
+            for order_id, buyer, (sku, print_, quantity) in asks:
+                answer = self._place(order_id, (sku, print_, buyer, quantity), now, say)
+                if answer[0] == "accepted":
+                    together.setdefault((sku, print_, quantity), []).append(order_id)
+                answers.append(answer)
+        for ids in together.values():
+            self.due[b"".join(ids)] = self.live[ids[0]].pay_by
+        return answers
 
     def _place(self, order_id: bytes, ask: Ask, now: int, say: Callable[[bytes, Fact], None]) -> tuple[Any, ...]:
         sku, print_, buyer, quantity = ask
@@ -103,7 +110,6 @@ class Model:
         amount, pay_by = rule.price * quantity, now + rule.hold_ms
         self._take(sku, buyer, quantity)
         self.live[order_id] = Order("reserved", print_, sku, buyer, quantity, amount, rule.currency, pay_by, placed=now)
-        self.due[order_id] = pay_by
         say(order_id, Placed(sku, buyer, quantity, amount, rule.currency, now, pay_by))
         return ("accepted", "reserved", amount, rule.currency, pay_by)
 
@@ -149,7 +155,6 @@ class Model:
         """Return what a charge becomes (paid, late or refund_due) and why it must go back, and apply it."""
         if order.state == "reserved":
             order.state, order.started = "paid", 0
-            del self.due[order_id]
             return "paid", ""
         if order.state not in ("expired", "cancelled"):
             return "refund_due", "charged_twice"
@@ -189,20 +194,26 @@ class Model:
         self, most: int, ask_again_ms: int, uncharged: Sequence[bytes], now: int
     ) -> tuple[int, int, list[bytes]]:
         """expire.lua."""
-        overdue = sorted((score, order_id) for order_id, score in self.due.items() if score <= now)[:most]
+        looked_at = self._overdue(most, now)
+        later: dict[bytes, int] = {}
         released, ask = 0, []
         with self._entry() as say:
-            for order_id in [order_id for _, order_id in overdue] + list(uncharged):
+            for order_id in [one for joined in looked_at for one in split_ids(joined)] + list(uncharged):
                 order = self.live.get(order_id)
                 if order is None or order.state != "reserved":
                     continue
                 if order.started and order_id not in uncharged:
                     ask.append(order_id)
-                    self.due[order_id] = now + ask_again_ms
+                    later[order_id] = now + ask_again_ms
                 elif order.pay_by <= now:
                     self._give_back(order_id, order, "expired")
                     say(order_id, Released("expired", now))
                     released += 1
+                else:
+                    later[order_id] = order.pay_by
+        for joined in looked_at:
+            del self.due[joined]
+        self.due.update(later)
         return released, min(self.due.values(), default=0), ask
 
     def settle(self, said: Sequence[tuple[bytes, str, bool]], trim: int) -> int:
@@ -250,6 +261,20 @@ class Model:
         """Its time is over (the test writes the same into Valkey)."""
         self.live[order_id].pay_by = self.due[order_id] = pay_by
 
+    def ends(self) -> set[bytes]:
+        """Return the orders that stand in the queue."""
+        return {one for joined in self.due for one in split_ids(joined)}
+
+    def _overdue(self, most: int, now: int) -> list[bytes]:
+        """Return what of the queue is looked at: the oldest members first, one whatever its size."""
+        over = sorted((at, joined) for joined, at in self.due.items() if at <= now)
+        taken: list[bytes] = []
+        for _, joined in over[:most]:
+            if taken and len(b"".join(taken) + joined) > 16 * most:
+                break
+            taken.append(joined)
+        return taken
+
     # --- what it holds ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
@@ -286,7 +311,6 @@ class Model:
 
     def _finish(self, order_id: bytes, order: Order, state: str) -> None:
         self.live.pop(order_id, None)
-        self.due.pop(order_id, None)
         self.done[0][order_id] = replace(order, state=state, started=0)
 
     @contextmanager

@@ -18,7 +18,7 @@ import msgspec
 
 from core.backends import postgres, valkey
 from core.backends.valkey import ROOT, SHARD, ShardConnection
-from core.ids import Names, fingerprint
+from core.ids import Names, fingerprint, split_ids
 from core.local.stores import LocalStores
 from core.sale.catalog.import_keys import Imported, import_keys
 from core.sale.catalog.product import Product
@@ -178,6 +178,10 @@ class Shop:
             await self.client.hset(f"{ROOT}:live", order_id, msgspec.msgpack.encode(record))
             await self.client.zadd(f"{ROOT}:due", {order_id: 1_000})
         return (await self.expiry.release_due(500, 1_000, []))[0]
+
+    async def ends(self) -> set[bytes]:
+        """Return the orders that stand in the queue of ends."""
+        return {one for joined in await self.client.zrange(f"{ROOT}:due", 0, -1) for one in split_ids(joined)}
 
     # --- the projector ------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 
 import msgspec
 import pytest
@@ -78,7 +79,14 @@ def test_a_record_that_is_whole_but_no_fact_is_poison_with_a_reason(body: bytes)
 def test_the_layout_on_disk_never_changes_unnoticed() -> None:
     """Stops: a release that cannot read the journal of the one before it."""
     array = ["placed", "HOT", "ann", 2, 1998, "CNY", 1_800_000_000_000, 1_800_000_900_000]
-    assert close_record(ID, PLACED) == sealed(ID + msgspec.msgpack.encode(array))
+    around = (
+        b"\x98\xa6placed\xa3HOT",
+        b"\x02" + msgspec.msgpack.encode(1998) + b"\xa3CNY" + b"".join(map(msgspec.msgpack.encode, array[-2:])),
+    )
+    digest = hashlib.sha1(b"".join(around), usedforsecurity=False).hexdigest()[:16].encode()
+    check = zlib.crc32(ID + b"ann").to_bytes(4, "big")
+    assert close_record(ID, PLACED) == b"p" + digest + ID + check + around[0] + b"\xa3ann" + around[1]
+    assert open_record(sealed(ID + msgspec.msgpack.encode(array))) == (ID, PLACED)  # as it was written once
     assert open_record(sealed(ID + msgspec.msgpack.encode(["released", "expired", 7]))) == (ID, Released("expired", 7))
 
 

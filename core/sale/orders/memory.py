@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from core.errors import FlashproofError, Refusal, SaleNotOpen, SoldOut
-from core.ids import ORDER_ID_BYTES
+from core.ids import ORDER_ID_BYTES, split_ids
 from core.sale.orders.answers import Lasting
 from core.settings import KNOWN_ORDERS_MOST, SKUS_REMEMBERED_MOST
 
@@ -93,7 +93,7 @@ class Memory:
             known.reading = None
         if known.gen == said.gen:
             for joined in (new, before):
-                known.known.update([joined[at : at + ORDER_ID_BYTES] for at in range(0, len(joined), ORDER_ID_BYTES)])
+                known.known.update(split_ids(joined))
             known.read += len(new)
             known.read_before += len(before)
 

@@ -7,7 +7,7 @@
 --          unknown_order, amount_mismatch, currency_mismatch, event_reused
 --
 -- Every charge ends in exactly one of: the order paid, the order paid late (units reserved again), a refund due.
--- Cost: 3 reads and up to 6 writes a batch; a late payment adds two reads.
+-- Cost: 3 reads and up to 5 writes a batch; a late payment adds two reads.
 
 local reports = unpack_value(ARGV[2])
 local ids = split_ids(ARGV[3])
@@ -94,12 +94,7 @@ end
 
 for i, say in ipairs(reports) do answers[i] = decide(ids[i], say, names[i]) end
 
-local paid = {}
-for id in pairs(changed) do
-  if orders[id][STATE] == 'paid' then insert(paid, id) end
-end
 commit()
-if #paid > 0 then call('ZREM', due, unpack(paid)) end
 local fresh = {}
 for name, order in pairs(seen_now) do
   insert(fresh, name)

@@ -2,6 +2,7 @@
 --
 -- ARGV[2]  three msgpack values: kinds {{sku, fingerprint, quantity}, …} · the kind of each order (from 1) · its buyer
 -- ARGV[3]  the order ids, 16 bytes each, joined (cmsgpack reads no binary type; ids must not be text)
+-- ARGV[4]  of each order, the CRC-32 of its id and buyer, 4 bytes big-endian, joined: a part of its fact (facts.py)
 -- returns  msgpack {answers, which, lasting}
 --          answers: {{outcome, state, amount, currency, pay_by_ms}, …}, each once (a refusal is {outcome})
 --          which: the answer of each order (from 1)
@@ -42,87 +43,107 @@ local terms = {}
 for k, kind in ipairs(kinds) do
   local sku, print, quantity = kind[1], kind[2], kind[3]
   local r = rule(sku)
-  local t = { sku = sku, print = print, quantity = quantity, rule = r, closed = closed_because(r) }
+  local t = { sku = sku, print = print, quantity = quantity, rule = r, closed = closed_because(r), buyers = {} }
   if not t.closed then
     local amount, pay_by = r.price * quantity, now + r.hold_ms
+    r.ids, r.bought, r.buyers = r.ids or {}, r.bought or {}, r.buyers or {}
     t.pay_by = pay_by
     t.record = { 'reserved', print, sku, '', quantity, amount, r.currency, pay_by, 0 }
     -- The same record and its fact, as msgpack arrays of 9 and 8 values around the buyer.
     t.record_head, t.record_tail = '\153' .. pack('reserved', print, sku), pack(quantity, amount, r.currency, pay_by, 0)
     t.fact_head, t.fact_tail = '\152' .. pack('placed', sku), pack(quantity, amount, r.currency, now, pay_by)
+    t.fact_seal = 'p' .. string.sub(redis.sha1hex(t.fact_head .. t.fact_tail), 1, 16)
     t.answer = { 'accepted', 'reserved', amount, r.currency, pay_by }
   end
   terms[k] = t
 end
 
-local buyers_of = {}
-for i, id in ipairs(ids) do
+for i = 1, #ids do
   local t = terms[which[i]]
-  if not (orders[id] or t.closed) then
-    local list = buyers_of[t.sku]
-    if not list then
-      list = {}
-      buyers_of[t.sku] = list
-    end
+  if not (t.closed or orders[ids[i]]) then
+    local list = t.rule.buyers
     list[#list + 1] = buyers[i]
   end
 end
-for sku, list in pairs(buyers_of) do fetch_counts(sku, list) end
+for sku, r in pairs(rules) do
+  if r and r.buyers and #r.buyers > 0 then fetch_counts(sku, r.buyers) end
+end
 
 -- --- the decision ---------------------------------------------------------------------------------------------------
 
-local live_args, due_args, bought_args, accepted_ids, said = {}, {}, {}, {}, {}
-local at, sha1hex, sub = 0, redis.sha1hex, string.sub
+local live_args, said = {}, {}
+local at, checks, sub = 0, ARGV[4], string.sub
 
-local function accept(id, t, buyer, held)
-  t.rule.free = t.rule.free - t.quantity
+-- A text's head as msgpack has it, by the text's length; and a count as text: the call would format it as a fraction.
+local heads, counts_as_text = {}, {}
+
+local function head_of(text)
+  local packed = pack(text)
+  local head = sub(packed, 1, #packed - #text)
+  heads[#text] = head
+  return head
+end
+
+local function as_text(units)
+  local text = tostring(units)
+  counts_as_text[units] = text
+  return text
+end
+
+local function accept(i, id, t, buyer, held)
+  local r = t.rule
+  r.free = r.free - t.quantity
   counts[t.sku][buyer] = held
   orders[id] = t.record
-  local bought = bought_args[t.sku]
-  if not bought then
-    bought = {}
-    bought_args[t.sku], accepted_ids[t.sku] = bought, {}
-  end
-  insert(accepted_ids[t.sku], id)
+  local bought, of_sku = r.bought, r.ids
   local count = #bought
-  bought[count + 1], bought[count + 2] = buyer, held
-  local packed = pack(buyer)
-  local fact = id .. t.fact_head .. packed .. t.fact_tail
-  live_args[at + 1], live_args[at + 2] = id, t.record_head .. packed .. t.record_tail
-  due_args[at + 1], due_args[at + 2] = t.pay_by, id
-  records[at + 1], records[at + 2] = 'r', sub(sha1hex(fact), 1, 16) .. fact
+  bought[count + 1], bought[count + 2] = buyer, counts_as_text[held] or as_text(held)
+  of_sku[#of_sku + 1] = id
+  local due_ids = t.due_ids
+  if not due_ids then
+    due_ids, t.accepted = {}, tell(t.answer)
+    t.due_ids = due_ids
+  end
+  due_ids[#due_ids + 1] = id
+  local head = heads[#buyer] or head_of(buyer)
+  records[#records + 1] = t.fact_seal .. id .. sub(checks, 4 * i - 3, 4 * i) .. t.fact_head .. head .. buyer .. t.fact_tail
+  live_args[at + 1], live_args[at + 2] = id, t.record_head .. head .. buyer .. t.record_tail
   at = at + 2
-  t.accepted = t.accepted or tell(t.answer)
   return t.accepted
 end
 
-local function decide(id, t, buyer)
+local function decide(i, id, t, buyer)
   local prior = orders[id]
   if prior then
     if prior[PRINT] ~= t.print then return refuse('conflict') end
     return tell({ 'replayed', prior[STATE], prior[AMOUNT], prior[CURRENCY], prior[PAY_BY] })
   end
+  local r = t.rule
   if t.closed then return refuse(t.closed) end
   local held = (counts[t.sku][buyer] or 0) + t.quantity
-  if held > t.rule.limit then return refuse('limit_reached') end
-  if t.rule.free < t.quantity or now < t.rule.rests_ms then return refuse('sold_out') end
-  return accept(id, t, buyer, held)
+  if held > r.limit then return refuse('limit_reached') end
+  if r.free < t.quantity or now < r.rests_ms then return refuse('sold_out') end
+  return accept(i, id, t, buyer, held)
 end
 
-for i, id in ipairs(ids) do said[i] = decide(id, terms[which[i]], buyers[i]) end
+for i = 1, #ids do said[i] = decide(i, ids[i], terms[which[i]], buyers[i]) end
 
 -- --- the writes -----------------------------------------------------------------------------------------------------
 
 local ids_now, ids_before = root .. ':ids:' .. gen .. ':', root .. ':ids:' .. (gen - 1) .. ':'
-for sku, bought in pairs(bought_args) do
-  write_names(sku, accepted_ids[sku])
-  call('HSET', root .. ':sku:' .. sku, 'free', rules[sku].free)
-  call('HSET', root .. ':bought:' .. sku, unpack(bought))
+for sku, r in pairs(rules) do
+  if r and r.ids and #r.ids > 0 then
+    write_names(sku, r.ids)
+    call('HSET', root .. ':sku:' .. sku, 'free', r.free)
+    call('HSET', root .. ':bought:' .. sku, unpack(r.bought))
+  end
 end
 if at > 0 then
   call('HSET', live, unpack(live_args))
-  call('ZADD', due, unpack(due_args))
-  call('XADD', facts, '*', unpack(records))
+  for _, t in ipairs(terms) do
+    if t.due_ids then call('ZADD', due, t.pay_by, table.concat(t.due_ids)) end
+  end
+  write_facts()
 end
 
 -- --- how long a refusal is good -------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@
 --   :live        hash    order id (16 bytes) -> record of an order not finished
 --   :done:<gen>  hash    order id -> idempotency record of a finished one (see close_finished), kept 24 to 48 h (two
 --                        generations)
---   :due         zset    order id by the instant its reservation ends
+--   :due         zset    joined order ids by the instant their reservations end: the orders of a batch are one member, and
+--                        who is paid or cancelled stays in it (expire.lua passes over them)
 --   :events:<gen> hash   gateway event -> order, each by 9 bytes (see pay.lua), kept as long
 --   :facts       stream  the journal
 --
@@ -81,7 +82,8 @@ local function fetch_from(key, ids, where, open)
   if #ids == 0 then return ids end
   local missing = {}
   local values, found = call('HMGET', key, unpack(ids)), 0
-  for i, value in ipairs(values) do
+  for i = 1, #values do
+    local value = values[i]
     if value then
       orders[ids[i]], found_in[ids[i]] = open(value), where
       found = found + 1
@@ -118,7 +120,8 @@ end
 local function fetch_counts(sku, buyers)
   local values = call('HMGET', root .. ':bought:' .. sku, unpack(buyers))
   local of = {}
-  for i, value in ipairs(values) do
+  for i = 1, #values do
+    local value = values[i]
     if value then of[buyers[i]] = tonumber(value) end
   end
   counts[sku] = of
@@ -154,8 +157,14 @@ end
 -- Adds a fact about an order to the journal: digest, id, msgpack array.
 local function record_fact(id, fact)
   local body = id .. pack(fact)
-  insert(records, 'r')
   insert(records, string.sub(redis.sha1hex(body), 1, 16) .. body)
+end
+
+-- Writes the facts as one entry. A stream has fields and values; both are records here, for a field's name is an argument
+-- to make, to log and to store. Where their number is odd, the last value is empty.
+local function write_facts()
+  if #records % 2 == 1 then insert(records, '') end
+  if #records > 0 then call('XADD', facts, '*', unpack(records)) end
 end
 
 -- Ends an order: its record moves from the live to the finished.
@@ -231,7 +240,6 @@ local function commit()
   if #gone > 0 then
     call('HSET', done, unpack(over))
     call('HDEL', live, unpack(gone))
-    call('ZREM', due, unpack(gone))
   end
-  if #records > 0 then call('XADD', facts, '*', unpack(records)) end
+  write_facts()
 end

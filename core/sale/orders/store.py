@@ -6,6 +6,7 @@ Round trips: one a batch. What is sent: the epoch, one packed list, the joined o
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,8 @@ from core.backends.limit import Limit
 from core.backends.texts import Script
 from core.backends.valkey import ROOT, Argument, ShardConnection
 from core.errors import FlashproofError
+from core.facts import buyer_check
+from core.ids import split_ids
 from core.sale.orders.answers import (
     CANCEL_ANSWERS,
     PAY_ANSWERS,
@@ -63,12 +66,13 @@ class CancelItem(NamedTuple):
     uncharged: bool
 
 
-def pack_places(items: Sequence[PlaceItem]) -> tuple[bytes, bytes]:
-    """Return the arguments of place.lua: what is asked, and the order ids."""
+def pack_places(items: Sequence[PlaceItem]) -> tuple[bytes, bytes, bytes]:
+    """Return the arguments of place.lua: what is asked, the order ids, and the check of each order's fact."""
     ids, buyers, kinds_of = zip(*items, strict=True)
     numbers: dict[tuple[str, str, int], int] = {}
     which = [numbers.setdefault(kind, len(numbers) + 1) for kind in kinds_of]
-    return _pack(list(numbers)) + _pack(which) + _pack(buyers), b"".join(ids)
+    checks = map(buyer_check, ids, buyers)
+    return _pack(list(numbers)) + _pack(which) + _pack(buyers), b"".join(ids), struct.pack(f">{len(ids)}I", *checks)
 
 
 class Lane:
@@ -165,7 +169,7 @@ class ExpiryStore:
         """
         packed, ask = await self._lane.call(EXPIRE, most, ask_again_ms, b"".join(uncharged))
         released, next_due_ms = _expire_answer.decode(packed)
-        return released, next_due_ms, [ask[at : at + 16] for at in range(0, len(ask), 16)]
+        return released, next_due_ms, split_ids(ask)
 
     async def close(self) -> None:
         """Drop the connection."""

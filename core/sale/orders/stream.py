@@ -92,7 +92,7 @@ def _flat(stream: list[object]) -> list[object]:
 def _entry(raw: object) -> Entry:
     name, fields = raw  # type: ignore[misc]
     ms, _, seq = name.decode().partition("-")  # type: ignore[has-type]
-    records = [value for field, value in zip(fields[::2], fields[1::2], strict=True) if field == b"r"]  # type: ignore[has-type]
+    records = [record for record in fields if len(record) > 1]  # type: ignore[has-type]  # see shard.lua; once a field was ``r``
     return Entry(int(ms), int(seq), records)
 
 

@@ -18,6 +18,21 @@ _TOKEN = re.compile(r"([0-9a-f]{8,10})\.([0-9a-f]{32})")
 _ORDER_ID = re.compile(r"[0-9a-f]{32}")  # bytes.fromhex alone would pass over blanks
 
 
+class Tokens:
+    """The tokens of orders that end at one instant: the orders of a batch."""
+
+    __slots__ = ("_begin", "_mac")
+
+    def __init__(self, begin: str, mac: hashlib.blake2b) -> None:
+        self._begin, self._mac = begin, mac
+
+    def of(self, order_id: bytes) -> str:
+        """Return an order's token."""
+        mac = self._mac.copy()
+        mac.update(order_id)
+        return self._begin + mac.hexdigest()
+
+
 class Names:
     """Derives every name of one deployment."""
 
@@ -46,14 +61,18 @@ class Names:
         mac.update(len(raw).to_bytes(2, "big") + raw + idempotency_key.encode())
         return mac.digest()
 
+    def tokens(self, expires_s: int) -> Tokens:
+        """Return what makes the tokens of orders that share their end."""
+        mac = self._token.copy()
+        mac.update(expires_s.to_bytes(8, "big"))
+        return Tokens(f"{expires_s:x}.", mac)
+
     def token(self, order_id: bytes, expires_s: int) -> str:
         """Return the bearer token of an order, valid until ``expires_s`` (seconds since 1970).
 
         A retry gets the same token, because the same order gives the same ``expires_s``.
         """
-        mac = self._token.copy()
-        mac.update(expires_s.to_bytes(8, "big") + order_id)
-        return f"{expires_s:x}.{mac.hexdigest()}"
+        return self.tokens(expires_s).of(order_id)
 
     def token_expiry(self, token: str, order_id: bytes) -> int | None:
         """Return until when a token is valid (seconds since 1970), or None if it is not this order's."""

@@ -28,7 +28,7 @@ Answer = TypeVar("Answer")
 class Sink(Protocol):
     """Where an answer goes: a future, or something lighter that takes it at once and without a turn of the loop.
 
-    Nothing of it may raise: its neighbours in the batch wait behind it.
+    Nothing of it may raise, but for a future that was cancelled: its neighbours in the batch wait behind it.
     """
 
     def done(self) -> bool:
@@ -61,6 +61,8 @@ class Batches(Generic[Item, Answer]):
         self._sinks: list[Sink] = []
         self._since_s: list[float] = []
         self._in_call = 0
+        self._room = 0  # how many more may be put; counted down by each, counted anew when a batch goes or comes
+        self._count_room()
         self.called = 0  # items so far that went out with a call
         self._task: asyncio.Task[None] | None = None
 
@@ -70,12 +72,14 @@ class Batches(Generic[Item, Answer]):
         return len(self._items)
 
     def is_full(self) -> bool:
-        """Say whether ``put`` would refuse now; 0.1 µs, so it may be asked before any work is done for an item."""
+        """Say whether ``put`` would refuse now; so cheap that it may be asked before any work is done for an item."""
+        return self._room <= 0
+
+    def _count_room(self) -> None:
         waiting = len(self._items)
-        if waiting >= self._waiting_most:
-            return True
-        limit = self._limit
-        return limit is not None and waiting + self._in_call >= limit.most
+        self._room = self._waiting_most - waiting
+        if self._limit is not None:
+            self._room = min(self._room, self._limit.most - waiting - self._in_call)
 
     def put(self, item: Item) -> asyncio.Future[Answer]:
         """Add an item; await the future for its answer.
@@ -94,8 +98,9 @@ class Batches(Generic[Item, Answer]):
         Raises:
             Overloaded: too many wait already; surely nothing was done.
         """
-        if self.is_full():
+        if self._room <= 0:
             raise Overloaded
+        self._room -= 1
         self._items.append(item)
         self._sinks.append(sink)
         self._since_s.append(self._now_s())
@@ -126,6 +131,7 @@ class Batches(Generic[Item, Answer]):
                     if self._limit is not None:
                         call_s = self._now_s() - began_s
                         self._limit.answered(waited_s + call_s, call_s, len(items) + len(self._items))
+                        self._count_room()
                     # Where others wait already, their call goes out first: the store works on it while these answers
                     # are written, instead of one waiting for the other in turn.
                     if self._items:
@@ -134,6 +140,7 @@ class Batches(Generic[Item, Answer]):
                         _hand_out(sinks, answers)
         finally:
             self._task, self._in_call = None, 0
+            self._count_room()
 
     def _give_up(self, before_s: float) -> None:
         """Refuse what waits since before an instant; it was not sent."""
@@ -141,6 +148,7 @@ class Batches(Generic[Item, Answer]):
         if late:
             sinks = self._sinks[:late]
             del self._items[:late], self._sinks[:late], self._since_s[:late]
+            self._count_room()
             _fail(sinks, Overloaded())
 
     def _cut(self) -> tuple[list[Item], list[Sink]]:
@@ -148,6 +156,7 @@ class Batches(Generic[Item, Answer]):
         items, sinks = self._items[:most], self._sinks[:most]
         del self._items[:most], self._sinks[:most], self._since_s[:most]
         self._in_call = len(items)
+        self._count_room()
         return items, sinks
 
     async def _ask(self, items: list[Item]) -> Sequence[Answer]:
@@ -159,8 +168,10 @@ class Batches(Generic[Item, Answer]):
 
 def _hand_out(sinks: list[Sink], answers: Sequence[Any]) -> None:
     for sink, answer in zip(sinks, answers, strict=True):
-        if not sink.done():
+        try:  # not `done` first: that is a call for each, and nearly nobody has gone
             sink.set_result(answer)
+        except asyncio.InvalidStateError:
+            continue
 
 
 def _fail(sinks: list[Sink], error: Exception) -> None:

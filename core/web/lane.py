@@ -22,7 +22,8 @@ from core.ids import ORDER_ID_BYTES, parse_order_id
 from core.sale.catalog.browse import Browsing
 from core.sale.orders.answers import PayAnswer, PlaceAnswer
 from core.sale.orders.pay import Paying, is_refused
-from core.sale.orders.place import PlaceRequest, Placing, read_idempotency_key, read_request
+from core.sale.orders.place import Placing, read_idempotency_key, read_request
+from core.sale.orders.store import PlaceItem
 from core.sale.orders.track import Question, Tracking
 from core.sale.payments.port import Gateway
 from core.settings import BODY_MOST
@@ -57,15 +58,14 @@ class Verdict(Enum):
     UNKNOWN = "unknown"  # aiohttp's from here on: where the next request begins is only known to its parser
 
 
-class Ticket:
-    """A request of the lane under way; a sink for the batch it stands in."""
+class Ticket(msgspec.Struct, eq=False):
+    """A request of the lane under way; a sink for the batch it stands in. It keeps the bytes: they may have to go the
+    slow way yet. A struct because making one calls no Python.
+    """
 
-    __slots__ = ("connection", "data", "lane")
-
-    def __init__(self, lane: Lane, connection: Connection) -> None:
-        """Keep the bytes: they may have to go the slow way yet."""
-        self.lane, self.data = lane, lane.reader.data
-        self.connection: Connection | None = connection
+    lane: Lane
+    connection: Connection | None
+    data: bytes
 
     def done(self) -> bool:
         """Say whether nobody wants the answer any more."""
@@ -106,14 +106,11 @@ class Ticket:
             self.lane.under_way -= 1
 
 
-class _Place(Ticket):
-    __slots__ = ("order_id", "request")
-
-    request: PlaceRequest
-    order_id: bytes
+class _Place(Ticket, eq=False):
+    item: PlaceItem
 
     def told(self, answer: PlaceAnswer) -> bytes:
-        placed = self.lane.placing.told(self.request, self.order_id, answer)
+        placed = self.lane.placing.told(self.item, answer)
         if isinstance(placed, type):
             PLACES.add(placed.code)
             return self.lane.answers.refused(placed)
@@ -122,19 +119,15 @@ class _Place(Ticket):
         return self.lane.answers.ok(201 if new else 200, body)
 
 
-class _Refused(Ticket):
+class _Refused(Ticket, eq=False):
     """An order that found the list full, and is told so in its turn."""
-
-    __slots__ = ()
 
     def tell(self) -> None:
         """Answer."""
         self.finish(self.lane.answers.refused(Overloaded))
 
 
-class _Callback(Ticket):
-    __slots__ = ()
-
+class _Callback(Ticket, eq=False):
     def set_exception(self, error: Exception, /) -> None:
         if isinstance(error, Refusal):
             PAYMENTS.add(error.code)
@@ -147,10 +140,8 @@ class _Callback(Ticket):
         return self.lane.answers.ok(200, _encode(CallbackView(outcome=answer.outcome, state=answer.state)))
 
 
-class _Track(Ticket):
-    __slots__ = ("question",)
-
-    question: Question | None
+class _Track(Ticket, eq=False):
+    question: Question | None = None
 
     def told(self, answer: msgspec.Struct) -> bytes:
         return self.lane.answers.ok(200, _encode(answer))
@@ -184,13 +175,13 @@ class Lane:
         self.placing, self._paying, self._tracking, self._browsing = placing, paying, tracking, browsing
         self._clock = clock
         # By request line. A gateway that reads several headers goes aiohttp's way: one value may vary in a known shape.
-        self._hot = {_PLACE: _Hot(Varying.of(0, "Idempotency-Key"), self._place)}
-        self._tracks = _Hot(Varying.of(len(_ORDER) + _ID_DIGITS, "Authorization"), self._track)
+        self._hot = {_PLACE: _Hot(Varying(0, "Idempotency-Key"), self._place)}
+        self._tracks = _Hot(Varying(len(_ORDER) + _ID_DIGITS, "Authorization"), self._track)
         for gateway in gateways.values():
             if len(gateway.headers) == 1:
                 line = f"POST /v1/payments/{gateway.name}/callback HTTP/1.1".encode()
                 take = partial(self._callback, gateway)
-                self._hot[line] = _Hot(Varying.of(0, gateway.headers[0]), take)
+                self._hot[line] = _Hot(Varying(0, gateway.headers[0]), take)
         self.reader, self.answers = PlainReader(), Answers()
         self._refusing: Refusing[_Refused] = Refusing(_Refused.tell, placing.called)
         self.under_way = 0
@@ -237,18 +228,17 @@ class Lane:
             return False
         if self.placing.is_full():  # before anything is decoded
             REFUSALS.add(Overloaded.code)
-            refused = _Refused(self, connection)
+            refused = _Refused(self, connection, reader.data)
             self._begin(connection, refused)
             self._refusing.add(refused)
             return True
-        ticket = _Place(self, connection)
-        ticket.request = request = read_request(reader.body)
-        placed = self.placing.place_for(request, read_idempotency_key([key]), ticket)
-        if isinstance(placed, type):
-            PLACES.add(placed.code)
-            connection.answered(self.answers.refused(placed), b"")
+        item = self.placing.item(read_request(reader.body), read_idempotency_key([key]))
+        ticket = _Place(self, connection, reader.data, item)
+        refusal = self.placing.place_for(item, ticket)
+        if refusal is not None:
+            PLACES.add(refusal.code)
+            connection.answered(self.answers.refused(refusal), b"")
             return True
-        ticket.order_id = placed
         self._begin(connection, ticket)
         return True
 
@@ -257,7 +247,7 @@ class Lane:
         if len(body) > BODY_MOST:
             return False
         report = gateway.read_callback(body, {gateway.headers[0]: value}, self._clock.now_ms() // 1000)
-        ticket = _Callback(self, connection)
+        ticket = _Callback(self, connection, self.reader.data)
         try:
             self._paying.pay_for(report, ticket)
         except Overloaded as refusal:
@@ -271,8 +261,7 @@ class Lane:
         if self.reader.body or not authorization:
             return False
         order_id = self._tracking.authorise(parse_order_id(name), read_token(authorization))
-        ticket = _Track(self, connection)
-        ticket.question = None
+        ticket = _Track(self, connection, self.reader.data)
         ticket.question = self._tracking.ask(order_id, read_wait(wait if asked else None), ticket)
         self._begin(connection, ticket)
         return True

@@ -38,18 +38,25 @@ _TWICE: Final = (b"\r\ncontent-type:", b"\r\nuser-agent:", b"\r\ncontent-length:
 _SHAPES_MOST: Final = 1_000  # honest clients of one shop send a handful
 
 
-class Varying(NamedTuple):
+class Shape(NamedTuple):
+    """The head seen last of a kind of request, around what varies in it."""
+
+    before: bytes  # what stands between ``Varying.start`` and the value
+    after: bytes  # what stands behind the value, to the head's end
+    body_bytes: int
+
+
+class Varying:
     """What differs between the requests of one client: the bytes before ``start``, and one header's value."""
 
-    start: int
-    name: bytes  # in lower case
-    spellings: tuple[bytes, ...]  # as it stands in a head, e.g. CR LF X-Signature:
+    __slots__ = ("last", "name", "spellings", "start")
 
-    @classmethod
-    def of(cls, start: int, name: str) -> Varying:
-        """Return it for a header; heads that spell it in another way are read in full each time."""
+    def __init__(self, start: int, name: str) -> None:
+        """Take a header's name; heads that spell it in another way are read in full each time."""
+        self.start, self.name = start, name.lower().encode()
         spelled = dict.fromkeys((name.title(), name, name.lower()))
-        return cls(start, name.lower().encode(), tuple([f"\r\n{one}:".encode() for one in spelled]))
+        self.spellings = tuple([f"\r\n{one}:".encode() for one in spelled])  # as it stands in a head
+        self.last = Shape(b"\0", b"\0", 0)  # fits nothing
 
 
 class PlainReader:
@@ -108,6 +115,23 @@ class PlainReader:
 
         The caller has looked at the bytes before ``varying.start``.
         """
+        # The shape seen last is compared in place; looking any up takes a copy of all but the value, and its hash.
+        before, after, length = varying.last
+        begin = varying.start + len(before)
+        stop = data.find(b"\r\n", begin, HEAD_MOST - len(after))
+        if not (
+            data.startswith(before, varying.start)
+            and data.startswith(after, stop)
+            and len(data) == stop + len(after) + length
+        ):
+            return self._recall_any(data, varying)
+        value = data[begin:stop].strip(b" \t").decode("latin-1")
+        if not (value.isascii() and value.isprintable()):
+            return None
+        self.data, self.body = data, data[stop + len(after) :]
+        return value
+
+    def _recall_any(self, data: bytes, varying: Varying) -> str | None:
         end = data.find(_END)
         if not varying.start <= end <= HEAD_MOST:
             return None
@@ -119,6 +143,7 @@ class PlainReader:
         if not (value.isascii() and value.isprintable()):
             return None
         self.data, self.body = data, data[end + 4 :]
+        varying.last = Shape(data[varying.start : begin], data[stop : end + 4], length)
         return value
 
     def remember(self, varying: Varying) -> None:
@@ -164,20 +189,26 @@ class Answers:
     def __init__(self) -> None:
         self._second = 0
         self._date = b""
-        self._heads: dict[int, bytes] = {}
+        self._heads: dict[tuple[int, int], bytes] = {}  # by status and length of the body
         self._refusals: dict[tuple[type[Refusal], int | None], bytes] = {}
 
     def ok(self, status: int, body: bytes) -> bytes:
         """Return an answer with a JSON body."""
-        self._tick()
-        head = self._heads.get(status)
+        if int(time.time()) != self._second:
+            self._tick()
+        sought = status, len(body)
+        head = self._heads.get(sought)
         if head is None:
-            head = self._heads[status] = self._head(status, "application/json", {})
-        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+            head = self._heads[sought] = b"%bContent-Length: %d\r\n\r\n" % (
+                self._head(status, "application/json", {}),
+                len(body),
+            )
+        return head + body
 
     def refused(self, refusal: Refusal | type[Refusal]) -> bytes:
         """Return the answer of a refusal; a class stands for its general message, and its bytes are made once."""
-        self._tick()
+        if int(time.time()) != self._second:
+            self._tick()
         if isinstance(refusal, type):
             key = refusal, retry_after_s(refusal)
             return self._refusals.get(key) or self._refusals.setdefault(key, self._refused(*key))
@@ -194,12 +225,10 @@ class Answers:
         return first.encode("ascii") + self._date
 
     def _tick(self) -> None:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._date = f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
-            self._heads.clear()
-            self._refusals.clear()
+        self._second = int(time.time())
+        self._date = f"Date: {formatdate(self._second, usegmt=True)}\r\n".encode("ascii")
+        self._heads.clear()
+        self._refusals.clear()
 
 
 def closing(answer: bytes) -> bytes:

@@ -87,7 +87,8 @@ class Protocol(RequestHandler):
         if self._silent and not data.isspace():
             self._silent = False
             self._deadlines.first_byte.leave(self)
-        rests = self.ticket is None and self._rests()
+        waiter = self._waiter  # as in `_rests`, which would be one call more a request
+        rests = self.ticket is None and (self._request_count == 0 if waiter is None else not waiter.done())
         if not rests and (self.ticket is not None or self._body.is_eof()) and data:
             self._hold(data)
             return

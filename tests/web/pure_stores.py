@@ -141,12 +141,11 @@ def an_order_id(fate: int) -> bytes:
 
 
 def _sku(item: PlaceItem) -> str:
-    kind = item[-1]
-    return str(kind[0])
+    return item.kind[0]
 
 
 def _placed(item: PlaceItem) -> PlaceAnswer:
-    sku, quantity = _sku(item), int(item[-1][-1])
+    sku, quantity = _sku(item), item.kind[2]
     word = sku if sku in PLACED else "accepted"
     return PlaceAnswer("accepted" if word == "plain" else word, "reserved", PRICE * quantity, "CNY", PAY_BY_MS)
 

@@ -162,6 +162,7 @@ def test_overload_is_told_and_counted_the_same(two: Two, monkeypatch: pytest.Mon
     for server in (two.fast, two.plain):
         for batches in (server.orders.places, server.orders.payments, server.orders.tracks):
             monkeypatch.setattr(batches, "_waiting_most", 0)
+            monkeypatch.setattr(batches, "_room", 0)
     monkeypatch.setattr(problems, "random", lambda: 0.5)  # both lanes draw the time to come back by the same function
     undecoded = place().replace(b'{"sku"', b'["sku"')  # nobody looks into an order that is refused anyway
     for said in (place(), undecoded, callback(), status(), status(0, "?wait=1")):

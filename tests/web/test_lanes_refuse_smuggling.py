@@ -24,7 +24,7 @@ def two() -> Iterator[Two]:
 
 def hidden_orders(heard: Heard) -> int:
     """How often the hidden order reached the stores."""
-    return sum(isinstance(item, PlaceItem) and item[-1][0] == "hidden" for item in heard.done)
+    return sum(isinstance(item, PlaceItem) and item.kind[0] == "hidden" for item in heard.done)
 
 
 def arrivals(said: bytes) -> list[tuple[bytes, ...]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,7 +20,7 @@ from core.backends.texts import Script
 from core.backends.valkey import ROOT, Argument, ShardConnection
 from core.errors import FlashproofError
 from core.facts import buyer_check
-from core.ids import split_ids
+from core.ids import fingerprint, split_ids
 from core.sale.orders.answers import (
     CANCEL_ANSWERS,
     PAY_ANSWERS,
@@ -44,12 +45,21 @@ _pack = msgspec.msgpack.Encoder().encode
 _expire_answer = msgspec.msgpack.Decoder(tuple[int, int])
 
 
-class PlaceItem(NamedTuple):
-    """One order to place. What many orders have alike is its kind: sku, fingerprint, quantity."""
+Kind: TypeAlias = tuple[str, str, int]
+
+
+@lru_cache(maxsize=10_000)  # a hot SKU is asked for over and over
+def kind_of(sku: str, quantity: int) -> Kind:
+    """Return what many orders have alike: sku, fingerprint, quantity."""
+    return sku, fingerprint(sku, quantity), quantity
+
+
+class PlaceItem(msgspec.Struct, frozen=True, gc=False):
+    """One order to place. A struct because making one costs a third of making a named tuple."""
 
     order_id: bytes
     buyer: str
-    kind: tuple[str, str, int]
+    kind: Kind
 
 
 class PayItem(NamedTuple):
@@ -68,9 +78,9 @@ class CancelItem(NamedTuple):
 
 def pack_places(items: Sequence[PlaceItem]) -> tuple[bytes, bytes, bytes]:
     """Return the arguments of place.lua: what is asked, the order ids, and the check of each order's fact."""
-    ids, buyers, kinds_of = zip(*items, strict=True)
-    numbers: dict[tuple[str, str, int], int] = {}
-    which = [numbers.setdefault(kind, len(numbers) + 1) for kind in kinds_of]
+    ids, buyers = [item.order_id for item in items], [item.buyer for item in items]
+    numbers: dict[Kind, int] = {}
+    which = [numbers.setdefault(item.kind, len(numbers) + 1) for item in items]
     checks = map(buyer_check, ids, buyers)
     return _pack(list(numbers)) + _pack(which) + _pack(buyers), b"".join(ids), struct.pack(f">{len(ids)}I", *checks)
 

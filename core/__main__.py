@@ -23,6 +23,7 @@ VERBS: Final[dict[str, Verb]] = {
     "prove": Verb("loadtests.prove:main", "run a whole flash sale, check everything, print the verdict"),
     "sweep": Verb("loadtests.sweep:main", "find the highest rate that keeps a budget, and why not double"),
     "verify": Verb("loadtests.verify:main", "judge a finished run again from its raw files"),
+    "compare": Verb("loadtests.compare:main", "set two runs side by side: effect, interval, verdict"),
     "ceiling": Verb("benchmarks.ceiling.run:main", "measure the hot path beside nginx and aiohttp, as ratios"),
     "local": Verb("core.local.command:main", "start a real Valkey and PostgreSQL under .local/"),
     "migrate": Verb("core.web.admin:migrate", "bring the PostgreSQL schema up to date"),

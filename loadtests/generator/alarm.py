@@ -1,21 +1,26 @@
 """Waking up on time under gevent: libev's epoll waits in whole milliseconds, too coarse for arrivals.
 
 On Linux a timerfd (timerfd_create(2)) wakes the loop within some tens of µs and costs no spinning; elsewhere
-``gevent.sleep`` must do, and the wake lag that every run records shows the difference.
+libev's own timer must do, and the wake lag that every run records shows the difference. What is rung for runs in
+the hub itself, before everything else that is ready in the same turn of the loop; and since one turn may have
+hundreds of replies to handle, whoever handles them looks between two whether the time has come (``Urgent``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent.socket import wait
 
 _CLOCK_MONOTONIC = 1
+_ABSOLUTE = 1
+_NEVER_NS = 2**63
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -30,39 +35,66 @@ class _Itimerspec(ctypes.Structure):
     )
 
 
-class Alarm:
-    """Sleeps one greenlet for µs. Close it after use."""
+class Urgent:
+    """What should not wait until the loop's turn is over. In the hub: ``if monotonic_ns() >= it.at_ns: it.ring()``."""
+
+    __slots__ = ("at_ns", "ring")
 
     def __init__(self) -> None:
-        """Make the timer, or fall back where there is none."""
-        self._fd, self._watcher, self._libc, self._spec = -1, None, None, _Itimerspec()
+        """Begin with nothing urgent."""
+        self.at_ns = _NEVER_NS
+        self.ring: Callable[[], None] = lambda: None
+
+
+class Alarm:
+    """Calls ``ring`` in the hub whenever the time has come. Close it after use."""
+
+    def __init__(self, ring: Callable[[], None], urgent: Urgent) -> None:
+        """Make the timer, or fall back where there is none.
+
+        Args:
+            ring: must not wait for anything.
+            urgent: told the time, so that others in the hub may ring early in a long turn.
+        """
+        self._loop = gevent.get_hub().loop
+        self._ring, self._fd, self._spec, self._libc = ring, -1, _Itimerspec(), None
+        self._urgent, urgent.ring = urgent, ring
+        self._watcher: Any = None
         if sys.platform == "linux":
             libc: Any = ctypes.CDLL(None, use_errno=True)
             if hasattr(libc, "timerfd_create"):
                 self._fd = libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
         if self._fd >= 0:
             self._libc = libc
-            self._watcher = gevent.get_hub().loop.io(self._fd, 1)
+            self._watcher = self._loop.io(self._fd, 1, priority=self._loop.MAXPRI)
+            self._watcher.start(self._rang)
 
-    def sleep_us(self, wait_us: int) -> None:
-        """Let the other greenlets run for ``wait_us`` microseconds (at least 1)."""
-        if self._libc is None:
-            gevent.sleep(wait_us / 1e6)
-            return
+    def set_us(self, wait_us: int) -> None:
+        """Ring in ``wait_us`` microseconds (at least 1); an earlier setting is forgotten."""
         wake_ns = time.monotonic_ns() + max(1, wait_us) * 1000
+        self._urgent.at_ns = wake_ns
+        if self._libc is None:
+            if self._watcher is not None:
+                self._watcher.close()
+            self._watcher = self._loop.timer(wait_us / 1e6, priority=self._loop.MAXPRI)
+            self._watcher.start(self._ring, update=True)
+            return
         self._spec.value_s, self._spec.value_ns = divmod(wake_ns, 1_000_000_000)
-        if self._libc.timerfd_settime(self._fd, 1, ctypes.byref(self._spec), None):  # 1: an absolute instant
+        if self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(self._spec), None):
             raise OSError(ctypes.get_errno(), "timerfd_settime")
-        wait(self._watcher)
-        try:
-            os.read(self._fd, 8)
-        except BlockingIOError:
-            return  # woken a moment early: the caller looks at the clock anyway
 
     def close(self) -> None:
         """Give the timer back."""
+        self._urgent.at_ns = _NEVER_NS
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
         if self._fd >= 0:
-            if self._watcher is not None:
-                self._watcher.close()
             os.close(self._fd)
             self._fd = -1
+
+    def _rang(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # set anew since it rang
+            os.read(self._fd, 8)
+        if time.monotonic_ns() >= self._urgent.at_ns:  # nobody else rang meanwhile
+            self._ring()

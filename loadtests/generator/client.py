@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,6 +24,7 @@ from gevent.monkey import get_original
 from gevent.socket import wait
 
 from loadtests.generator import contract
+from loadtests.generator.alarm import Urgent
 from loadtests.generator.contract import Reply
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader, whole
 
@@ -48,11 +50,11 @@ class Connection:
     a server that closes an idle connection is noticed when it happens.
     """
 
-    __slots__ = ("_hub", "_watcher", "deadline_us", "sock", "spoke", "waiting")
+    __slots__ = ("_hub", "_urgent", "_watcher", "deadline_us", "sock", "spoke", "waiting")
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Take a connected, non-blocking plain socket."""
-        self._hub = gevent.get_hub()
+    def __init__(self, sock: socket.socket, urgent: Urgent) -> None:
+        """Take a connected, non-blocking plain socket, and what goes before its reply."""
+        self._hub, self._urgent = gevent.get_hub(), urgent
         self.sock = sock
         self.deadline_us = 0
         self.waiting: Any = None  # the greenlet that waits for bytes
@@ -86,6 +88,8 @@ class Connection:
         self.sock.close()
 
     def _readable(self) -> None:
+        if time.monotonic_ns() >= self._urgent.at_ns:
+            self._urgent.ring()
         if self.waiting is not None:
             self.waiting.switch()
         else:
@@ -103,6 +107,7 @@ class Client:
         now_us: Callable[[], int],
         connections_most: int,
         connect_timeout_s: float = 3.0,
+        urgent: Urgent | None = None,
     ) -> None:
         """Resolve the address once.
 
@@ -112,6 +117,7 @@ class Client:
             now_us: the run's clock, µs since its start.
             connections_most: the pool's bound; beyond it requests wait for a free connection.
             connect_timeout_s: how long a connection may take.
+            urgent: what goes before the next reply when its time has come.
 
         Raises:
             OSError: the name cannot be resolved.
@@ -119,6 +125,7 @@ class Client:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._family, self._address = found[0], found[4]
         self._now_us, self._most, self._connect_timeout_s = now_us, connections_most, connect_timeout_s
+        self._urgent = urgent or Urgent()
         self._idle: list[Connection] = []
         self._waiting: deque[AsyncResult] = deque()
         self._slots = 0  # connections open or being opened
@@ -139,11 +146,12 @@ class Client:
             raise gevent.GreenletExit
         idle = self._idle
         if idle and not idle[-1].spoke:  # the common case, in this frame
-            connection = idle.pop()
+            connection, waited_us = idle.pop(), 0
             sent_us = self._now_us()
             connection.deadline_us = sent_us + int(timeout_s * 1e6)
         else:
-            deadline_us = self._now_us() + int(timeout_s * 1e6)
+            asked_us = self._now_us()
+            deadline_us = asked_us + int(timeout_s * 1e6)
             try:
                 connection = self._acquire(timeout_s)
             except RefusedError:
@@ -154,6 +162,7 @@ class Client:
                 self._over = True
                 return Reply(0, self._now_us(), contract.CUT_EARLY)
             sent_us, connection.deadline_us = self._now_us(), deadline_us
+            waited_us = sent_us - asked_us
         self._busy.add(connection)
         if connection.deadline_us < self._sweep_at_us:
             self._sweep_at_us = connection.deadline_us
@@ -176,14 +185,14 @@ class Client:
         self._busy.discard(connection)
         if error:
             self._discard(connection)
-            return Reply(sent_us, done_us, error)
+            return Reply(sent_us, done_us, error, waited_us=waited_us)
         if not keep or self._over:
             self._discard(connection)
         elif self._waiting:
             self._release(connection)
         else:
             idle.append(connection)
-        return Reply(sent_us, done_us, "", status, headers, body)
+        return Reply(sent_us, done_us, "", status, headers, body, waited_us)
 
     def warm(self, count: int) -> None:
         """Open ``count`` connections one after the other, so that the first arrivals pay for none.
@@ -283,7 +292,7 @@ class Client:
             if isinstance(error, OSError):
                 raise RefusedError(str(error)) from error
             raise
-        return Connection(sock)
+        return Connection(sock, self._urgent)
 
     def _release(self, connection: Connection | None) -> None:
         """Give a connection, or with None its bare slot, to the next in turn."""

@@ -46,6 +46,7 @@ class Reply(msgspec.Struct, gc=False):
     status: int = 0
     headers: dict[bytes, bytes] = {}
     body: bytes = b""
+    waited_us: int = 0  # for a connection before the send, all being busy
 
 
 @lru_cache(maxsize=1_024)  # the orders accepted in one millisecond share their pay_by

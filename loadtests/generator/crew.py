@@ -12,6 +12,7 @@ from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
+from greenlet import greenlet
 
 
 class Crew:
@@ -31,11 +32,23 @@ class Crew:
         if self._over:
             return
         if self._parked:
-            greenlet = self._parked.pop()
-            self._hub.loop.run_callback(greenlet.switch, (job, arguments))
+            worker = self._parked.pop()
+            self._hub.loop.run_callback(worker.switch, (job, arguments))
         else:
-            greenlet = gevent.spawn_raw(self._work, (job, arguments))
-        self.busy.add(greenlet)
+            worker = gevent.spawn_raw(self._work, (job, arguments))
+        self.busy.add(worker)
+
+    def begin(self, job: Callable[..., Any], *arguments: Any) -> None:
+        """Start a job in a greenlet of its own, at once: it runs until it first waits. Only for the hub itself."""
+        if self._over:
+            return
+        if self._parked:
+            worker = self._parked.pop()
+        else:
+            worker = greenlet(self._work, self._hub)
+            worker.loop = self._hub.loop  # as gevent.spawn_raw leaves it: gevent.killall asks for it
+        self.busy.add(worker)
+        worker.switch((job, arguments))
 
     def ask(self, job: Callable[..., Any], *arguments: Any) -> AsyncResult:
         """Start a job whose result is wanted: ``.get()`` waits for it, and gives None if the job failed."""

@@ -1,6 +1,6 @@
 """Sends every arrival when it is due, whatever the earlier ones do, and tells how well it kept the plan.
 
-One greenlet walks the absolute plan and spawns one greenlet an arrival. What it could not do is counted,
+A timer walks the absolute plan and begins one greenlet an arrival. What it could not do is counted,
 never hidden: ``shed`` (too many under way), ``unsent`` (due, but the run was over), the wake lag (from due to
 the arrival's first instruction: the generator's own lateness) and the generator's CPU. The identity
 ``scheduled = sent + unsent + shed`` holds for every run, or the run says that it is broken.
@@ -15,19 +15,21 @@ from typing import Final
 
 import gevent
 import msgspec
+from gevent.event import Event
 
-from loadtests.generator.alarm import Alarm
+from loadtests.generator.alarm import Alarm, Urgent
 from loadtests.generator.arrivals import Arrivals
 from loadtests.generator.attempts import unsent_attempt
 from loadtests.generator.crew import Crew
 from loadtests.generator.plan import Plan
+from loadtests.generator.punctual import ask_real_time, give_real_time_back
 from loadtests.generator.recorder import Buckets, Recorder
+from loadtests.generator.watch import Watch
 from loadtests.record.history import Result
 
 UNDER_WAY_MOST: Final = 20_000
 DRAIN_MOST_S: Final = 15.0
 BURST_MOST: Final = 32  # overdue arrivals spawned before the others may run
-CPU_SAMPLE_S: Final = 0.25
 PROGRESS_S: Final = 0.5
 CUT_OFF_S: Final = 2.0  # how long cut-off requests may take to be written down
 
@@ -68,6 +70,10 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     sale_s: float
     rates: Rates
+    cpu_samples: list[tuple[int, float]]  # (instant in µs, share of one core), every 0.25 s
+    stalls: list[tuple[int, int]]  # (instant in µs, length in µs): it stood still for 50 ms or more
+    scheduling: str  # what the kernel granted: fifo (real time) or other
+    processes: int = 1
     outcomes: dict[str, int]  # first place attempts by outcome; they add up to `scheduled`
     keys_shown: int
 
@@ -121,6 +127,7 @@ class Dispatcher:
         recorder: Recorder,
         clock: Clock,
         *,
+        urgent: Urgent | None = None,
         under_way_most: int = UNDER_WAY_MOST,
         drain_most_s: float = DRAIN_MOST_S,
         show: Callable[[Progress], None] | None = None,
@@ -136,6 +143,7 @@ class Dispatcher:
             play: plays it; must record its own attempts.
             recorder: gets shed and unsent arrivals, and is flushed here.
             clock: the run's clock, restarted by ``run``.
+            urgent: where those who handle replies look whether an arrival is due.
             under_way_most: arrivals beyond this many at once are shed.
             drain_most_s: how long arrivals may go on after the last one was sent.
             show: gets the progress every half second.
@@ -149,7 +157,9 @@ class Dispatcher:
         self._begun = 0  # arrivals the loop has taken from the plan, sent or shed
         self._under_way = self._shed = 0
         self._lag, self._phase = Buckets(), "sale"
-        self._cpu = self._cpu_max = 0.0
+        self._watch, self._scheduling = Watch(clock.now_us), ""
+        self._alarm = Alarm(self._send_due, urgent or Urgent())
+        self._taken = Event()  # the whole plan was walked
 
     @property
     def wake_lag(self) -> Buckets:
@@ -176,10 +186,11 @@ class Dispatcher:
         """
         gc.collect()
         gc.freeze()  # what was imported is never garbage
-        gc.set_threshold(50_000, 20, 100)  # full collections stop the world for milliseconds
+        gc.disable()  # a collection stands still for up to 100 ms; requests leave next to no circles behind
+        self._scheduling = ask_real_time()
         self._clock.restart()
-        process_ns = time.process_time_ns()
-        watcher = gevent.spawn(self._watch)
+        self._watch.start()
+        teller = gevent.spawn(self._tell)
         complete, sale_us = False, 0
         try:
             complete = self._dispatch()
@@ -188,38 +199,49 @@ class Dispatcher:
         except gevent.GreenletExit:
             complete = False
         finally:
-            watcher.kill()
+            self._watch.stop()
+            give_real_time_back()
+            gc.enable()
+            teller.kill()
             elapsed_us = self._clock.now_us()
-            cpu_mean = (time.process_time_ns() - process_ns) / 1000 / max(1, elapsed_us)
             left = self._under_way
             self._crew.cut_off(CUT_OFF_S)
             self._write_unsent()
-        return self._result(complete, sale_us or elapsed_us, elapsed_us, left, cpu_mean)
+        return self._result(complete, sale_us or elapsed_us, elapsed_us, left)
 
     def _dispatch(self) -> bool:
-        """Walk the plan and return whether all of it was taken."""
-        alarm, burst, start = Alarm(), 0, self._crew.start
-        pace, due_us, now_us = self._arrivals.pace, self._arrivals.due_us, self._clock.now_us
+        """Wait until the plan was walked and return whether all of it was taken."""
         try:
-            while True:
-                wait_us, stop = pace(now_us(), self._begun)
-                if stop:
-                    return self._begun == self._arrivals.total
-                if wait_us > 0 or burst >= BURST_MOST:
-                    burst = 0
-                    alarm.sleep_us(wait_us)
-                    continue
-                burst += 1
-                number = self._begun
-                self._begun += 1
-                if self._under_way >= self._under_way_most:
-                    self._shed += 1
-                    self._not_sent(number, "shed")
-                else:
-                    self._under_way += 1
-                    start(self._arrive, number, due_us(number))
+            self._alarm.set_us(0)
+            self._taken.wait()
         finally:
-            alarm.close()
+            self._alarm.close()
+        return self._begun == self._arrivals.total
+
+    def _send_due(self) -> None:
+        """Send every arrival that is due and set the alarm for the next. Runs in the hub, ahead of all others.
+
+        An arrival begins in here, not at the loop's next turn, and comes back when it first waits: for its reply,
+        as a rule. After a stall the overdue go out in bursts, so that replies are read in between.
+        """
+        pace, due_us, now_us, begin = self._arrivals.pace, self._arrivals.due_us, self._clock.now_us, self._crew.begin
+        for _ in range(BURST_MOST):
+            wait_us, stop = pace(now_us(), self._begun)
+            if stop:
+                self._alarm.close()
+                self._taken.set()
+                return
+            if wait_us > 0:
+                break
+            number = self._begun
+            self._begun += 1
+            if self._under_way >= self._under_way_most:
+                self._shed += 1
+                self._not_sent(number, "shed")
+            else:
+                self._under_way += 1
+                begin(self._arrive, number, due_us(number))
+        self._alarm.set_us(wait_us)
 
     def _drain(self) -> None:
         end_us = self._clock.now_us() + int(self._drain_most_s * 1_000_000)
@@ -236,23 +258,16 @@ class Dispatcher:
             self._not_sent(self._begun, "unsent")
             self._begun += 1
 
-    # --- watching itself ------------------------------------------------------------------------------------
+    # --- telling ------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """Sample the generator's own CPU, flush the files and show the progress, until killed."""
-        wall_ns, cpu_ns, shown_us = time.monotonic_ns(), time.process_time_ns(), 0
+    def _tell(self) -> None:
+        """Flush the files and show the progress, until killed."""
         while True:
-            gevent.sleep(CPU_SAMPLE_S)
-            wall_before, cpu_before = wall_ns, cpu_ns
-            wall_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
-            self._cpu = (cpu_ns - cpu_before) / (wall_ns - wall_before)
-            self._cpu_max = max(self._cpu_max, self._cpu)
-            now_us = self._clock.now_us()
-            if now_us - shown_us >= PROGRESS_S * 1_000_000:
-                shown_us = now_us
-                self._recorder.flush()
-                if self._show is not None:
-                    self._show(self._progress(now_us, self._recorder.window_p99_us()))
+            gevent.sleep(PROGRESS_S)
+            for _ in self._recorder.flushing():
+                gevent.sleep(0)
+            if self._show is not None:
+                self._show(self._progress(self._clock.now_us(), self._recorder.window_p99_us()))
 
     def _progress(self, now_us: int, p99_us: int) -> Progress:
         firsts = self._recorder.firsts
@@ -268,10 +283,10 @@ class Dispatcher:
             sold=self._recorder.keys_shown,
             p99_us=p99_us,
             shed=self._shed,
-            cpu=round(self._cpu, 3),
+            cpu=round(self._watch.cpu, 3),
         )
 
-    def _result(self, complete: bool, sale_us: int, elapsed_us: int, left: int, cpu_mean: float) -> Generated:
+    def _result(self, complete: bool, sale_us: int, elapsed_us: int, left: int) -> Generated:
         outcomes, total = dict(sorted(self._recorder.firsts.items())), self._arrivals.total
         unsent, shed = outcomes.get("unsent", 0), outcomes.get("shed", 0)
         sent, lag = total - unsent - shed, self._lag.summary()
@@ -286,8 +301,8 @@ class Dispatcher:
             left=left,
             requests=self._recorder.requests,
             waited_for_connection=self._waited(),
-            cpu_max=round(self._cpu_max, 4),
-            cpu_mean=round(cpu_mean, 4),
+            cpu_max=round(self._watch.cpu_max, 4),
+            cpu_mean=round(self._watch.cpu_mean, 4),
             wake_lag_us=WakeLag(lag.p50, lag.p99, lag.max),
             started_at=self._iso(self._clock.started_unix_us // 1000),
             started_unix_us=self._clock.started_unix_us,
@@ -300,4 +315,7 @@ class Dispatcher:
             ),
             outcomes=outcomes,
             keys_shown=self._recorder.keys_shown,
+            cpu_samples=self._watch.cpu_samples,
+            stalls=self._watch.stalls,
+            scheduling=self._scheduling,
         )

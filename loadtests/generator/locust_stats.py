@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Final
 
 from locust.stats import StatsEntry, bucket_response_time
@@ -65,14 +66,20 @@ class LocustStats:
 
     def flush(self) -> None:
         """Merge what is held into Locust's statistics."""
-        now = time.time()
+        for _ in self.flushing():
+            pass
+
+    def flushing(self) -> Iterator[None]:
+        """Do the same in steps, one name each."""
         stats = self._environment.stats
-        for (name, op), batch in self._batches.items():
+        for (name, op), batch in list(self._batches.items()):
             if batch.latencies_us:
+                now = time.time()
                 entry = _entry(stats, name, op, batch, now)
                 stats.get(name, op).extend(entry)
                 stats.total.extend(entry)
                 batch.latencies_us, batch.length = [], 0
+                yield
 
 
 def _entry(stats: Any, name: str, op: str, batch: _Batch, now: float) -> StatsEntry:

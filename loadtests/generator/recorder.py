@@ -8,6 +8,7 @@ when the buffer is large or ``flush`` is called (every half second).
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,8 +35,8 @@ class Report(Protocol):
     def add_all(self, op: str, name: str, latencies_us: list[int], length: int) -> None:
         """Take many requests whose outcomes are known; ``length`` is the sum of their answers' bytes."""
 
-    def flush(self) -> None:
-        """Pass on what is held."""
+    def flushing(self) -> Iterator[None]:
+        """Pass on what is held, in small steps."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -226,10 +227,17 @@ class Recorder:
 
     def flush(self) -> None:
         """Write what is held."""
+        for _ in self.flushing():
+            pass
+
+    def flushing(self) -> Iterator[None]:
+        """Write what is held, in steps of well below a millisecond: between two of them arrivals may be sent."""
         self._settle()
+        yield
         _write(self._history, self._history_buffer)
         if self._report is not None:
-            self._report.flush()
+            yield
+            yield from self._report.flushing()
 
     def close(self) -> None:
         """Write everything, and ``histograms.json``."""

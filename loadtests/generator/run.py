@@ -26,6 +26,7 @@ from core.errors import BadInput
 from core.ids import Names
 from core.settings import variable
 from loadtests.generator import fleet
+from loadtests.generator.alarm import Urgent
 from loadtests.generator.arrivals import Arrivals, parse_arrivals
 from loadtests.generator.buyer import World, play
 from loadtests.generator.client import Client, RefusedError
@@ -212,10 +213,10 @@ def run(
         part: asked once all stands ready; says which part of the plan is played, and may wait for the others.
         tell: gets the progress.
     """
-    clock = Clock()
+    clock, urgent = Clock(), Urgent()
     try:
-        ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST)
-        wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST)
+        ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST, urgent=urgent)
+        wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST, urgent=urgent)
         ask.warm(WARM_CONNECTIONS)
     except (OSError, RefusedError) as error:
         sys.stderr.write(f"{options.scenario}: no shop at {options.host}:{options.port}: {error}\n")
@@ -237,6 +238,7 @@ def run(
         clock,
         drain_most_s=options.drain_s,
         show=tell,
+        urgent=urgent,
         waited=lambda: ask.waited + wait.waited,
         iso=iso8601,
     )

@@ -23,6 +23,7 @@ import msgspec
 
 from core.errors import BadInput, FlashproofError
 from loadtests import judge
+from loadtests.generator.arrivals import parse_arrivals
 from loadtests.generator.scenario import Scenario
 from loadtests.machine import describe_machine, git_commit, point_latest
 from loadtests.progress import Progress
@@ -71,7 +72,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     bounds: Bounds
     seconds: float
     minutes: float
+    arrivals: str
     workers: int
+    processes: int
     seed: int
     report: Path
     command: str
@@ -124,12 +127,19 @@ def read_options(argv: Sequence[str]) -> Options:
         ("--trials", given.trials, 1, 500),
         ("--minutes", given.minutes, 0.1, 600),
         ("--workers", given.workers, 1, 64),
+        ("--processes", given.processes, 1, 64),
         ("--seed", given.seed, 0, 2**31),
     ):
         if not least <= value <= most:  # also refuses nan
             raise BadInput(f"{name} must be from {least:,} to {most:,}, not {value}")
     if given.highest <= given.lowest:
         raise BadInput(f"--to must be above --from ({given.lowest:g}), not {given.highest:g}")
+    try:
+        parse_arrivals(given.arrivals, given.lowest, given.seconds, given.seed)
+    except ValueError as error:
+        raise BadInput(f"--arrivals: {error}") from error
+    if given.arrivals.startswith("trace"):
+        raise BadInput("--arrivals: a trace has its own rate; a sweep needs one that can be changed, e.g. poisson")
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{given.seed}-{os.getpid()}"
     return Options(
         scenario=scenario,
@@ -137,7 +147,9 @@ def read_options(argv: Sequence[str]) -> Options:
         bounds=Bounds(lowest=given.lowest, highest=given.highest, tolerance=given.tolerance, trials_most=given.trials),
         seconds=given.seconds,
         minutes=given.minutes,
+        arrivals=given.arrivals,
         workers=given.workers,
+        processes=given.processes,
         seed=given.seed,
         report=given.report or Path("out/sweep") / run_id,
         command=shlex.join(["flashproof", "sweep", *argv]),
@@ -173,6 +185,8 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=2.5, help="how long a trial's buyers arrive; longer at low rates (default 2.5)"
     )
     add("--scenario", default="flash_sale", metavar="NAME", help=f"one of {', '.join(NAMES)} (default flash_sale)")
+    add("--arrivals", default="constant", metavar="SPEC", help="how they come, e.g. poisson (default constant)")
+    add("--processes", type=int, default=1, help="processes of the load generator (default 1)")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
     add("--tolerance", type=float, default=1.1, help="how close is close enough, as a ratio (default 1.1)")
     add("--trials", type=int, default=40, help="trials at most (default 40)")
@@ -194,7 +208,15 @@ def run_trials(options: Options, progress: Progress, began: float) -> tuple[list
     with Deployment(options.report, workers=options.workers) as shop:
         shop.wait_ready()
         stand = Stand(
-            shop, options.report, options.scenario, options.budget, options.seconds, options.seed * 1000, progress.step
+            shop,
+            options.report,
+            options.scenario,
+            options.budget,
+            options.seconds,
+            options.seed * 1000,
+            progress.step,
+            arrivals=options.arrivals,
+            processes=options.processes,
         )
         versions = stores_versions(shop.settings) | {name: version(name) for name in _PACKAGES}
         while True:
@@ -212,10 +234,22 @@ def _sweep(
     machine = describe_machine()
     answer = result.answer_of(trials, options.bounds)
     found = result.levels(trials)
-    sizes = Sizes(cores=machine.cores, workers=options.workers, budget_ms=options.budget.p99_us / 1000)
+    sizes = Sizes(
+        cores=machine.cores,
+        workers=options.workers,
+        budget_ms=options.budget.p99_us / 1000,
+        generators=options.processes,
+    )
     fit = result.find_law(trials)
     again = ["flashproof", "prove", "--scenario", options.scenario.name, "--rate", f"{answer.rate or 0:g}"]
-    again += ["--workers", str(options.workers), "--p99-ms", f"{options.budget.p99_us / 1000:g}"]
+    again += [
+        "--arrivals",
+        options.arrivals,
+        "--workers",
+        str(options.workers),
+        "--p99-ms",
+        f"{options.budget.p99_us / 1000:g}",
+    ]
     return result.Sweep(
         schema=SCHEMA,
         run_id=options.report.name,

@@ -9,7 +9,7 @@ from loadtests import report
 from loadtests.report.page import Html, figure, figures, items, number, safe, table
 from loadtests.search.picture import latency_against_load, throughput_against_concurrency
 from loadtests.search.result import Level, Sweep, exit_code, sentence
-from loadtests.search.sketch import law_line
+from loadtests.search.sketch import found, law_line
 
 NAME: Final = "sweep.html"
 _STYLE: Final = Path(report.__file__).with_name("report.css")
@@ -87,7 +87,7 @@ def _latency(sweep: Sweep) -> Html:
             number(one.orders),
             f"{one.errors:.2%}" if one.orders else "–",
             f"{one.passes} / {one.fails} / {one.voids}",
-            one.standing.replace("_", " "),
+            found(one),
         )
         for one in sweep.levels
     ]

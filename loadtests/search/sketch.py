@@ -10,7 +10,6 @@ from loadtests.search.law import Fit
 from loadtests.search.result import Level, Sweep, sentence
 
 BAR: Final = 32
-_STANDING: Final = {"kept": "kept", "broken": "broken", "open": "", "not_judged": "not judged"}
 
 
 def sketch(sweep: Sweep) -> str:
@@ -38,7 +37,7 @@ def bars(levels: Sequence[Level], budget_us: int, answer: float | None, knee: fl
         cells = ["█"] * _cell(one.p99_us, low, high)
         cells += [" "] * (BAR - len(cells))
         cells[min(BAR - 1, _cell(budget_us, low, high))] = "┆"
-        notes = [f"{one.passes}/{one.passes + one.fails}", _STANDING[one.standing]]
+        notes = [f"{one.passes}/{one.passes + one.fails}", found(one) if one.standing != "open" else ""]
         notes += [f"void × {one.voids}"] if one.voids else []
         notes += ["◄ answer"] if one.rate == answer else []
         notes += ["◄ knee"] if one.rate == knee else []
@@ -46,6 +45,13 @@ def bars(levels: Sequence[Level], budget_us: int, answer: float | None, knee: fl
         bar = "".join(cells)
         lines.append(f"{one.rate:>7,.0f}/s  {_ms(one.p50_us):>9}  {p99:>17}  {bar}  {' '.join(filter(None, notes))}")
     return lines
+
+
+def found(level: Level) -> str:
+    """Return what was found of a rate, in words."""
+    if level.standing == "open":
+        return "passed" if level.passes > level.fails else "open"
+    return level.standing.replace("_", " ")
 
 
 def law_line(fit: Fit | None, why_not: str) -> str:

@@ -63,8 +63,24 @@ class Stand:
         seconds: float,
         seed: int,
         say: Callable[[str], None],
+        *,
+        arrivals: str = "constant",
+        processes: int = 1,
     ) -> None:
-        """Take where to run, what, and whom to tell; the directory gets one folder a trial."""
+        """Take where to run, what, and whom to tell; the directory gets one folder a trial.
+
+        Args:
+            shop: is up.
+            directory: of the sweep.
+            scenario: who the buyers are.
+            budget: what a trial is judged by.
+            seconds: of arrivals in a trial, unless the rate is low.
+            seed: of the first trial, less one.
+            say: told what is going on.
+            arrivals: how they come.
+            processes: of the load generator.
+        """
+        self._arrivals_like, self._processes = arrivals, processes
         self._shop, self._directory, self._scenario = shop, directory, scenario
         self._budget, self._seconds, self._seed, self._say = budget, seconds, seed, say
         self._cold = min(scenario.stage.cold, COLD_MOST)
@@ -133,6 +149,8 @@ class Stand:
 
         arguments = {
             "--host": shop.url,
+            "--fp-arrivals": self._arrivals_like,
+            "--fp-stock": str(math.ceil(rate * seconds * STOCK_SHARE)),
             "--fp-rate": str(rate),
             "--fp-seconds": str(seconds),
             "--fp-seed": str(seed),
@@ -146,7 +164,16 @@ class Stand:
         with Sampler(sources_of(shop)) as sampler:
             watch = partial(sampler.watch, "generator")
             try:
-                run_locust(self._scenario.name, arguments, to_environment(shop.settings), log, most_s, tick, watch)
+                run_locust(
+                    self._scenario.name,
+                    arguments,
+                    to_environment(shop.settings),
+                    log,
+                    most_s,
+                    tick,
+                    watch,
+                    self._processes,
+                )
             except GeneratorFailed:
                 if not (out / "generator.json").exists():  # else it says itself what it did not do
                     raise

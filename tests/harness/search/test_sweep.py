@@ -21,7 +21,7 @@ def sweep(*options: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     report = tmp_path_factory.mktemp("sweep") / "run"
-    options = ("--from", "150", "--to", "250", "--seconds", "1", "--p99-ms", "5000", "--errors", "0.05")
+    options = ("--from", "400", "--to", "500", "--seconds", "1", "--p99-ms", "5000", "--errors", "0.05")
     return sweep(*options, "--trials", "3", "--report", str(report)), report
 
 
@@ -32,10 +32,10 @@ def test_a_short_sweep_confirms_a_rate_and_leaves_its_page_and_data(
     done, report = swept
     assert done.returncode == 0, done.stdout + done.stderr
     told: dict[str, Any] = json.loads((report / "sweep.json").read_text())
-    assert told["answer"] == {"rate": 250.0, "confirmed": True, "above": None, "end": "at_least"}
-    assert [one["rate"] for one in told["trials"]] == [150, 250, 250]
+    assert told["answer"] == {"rate": 500.0, "confirmed": True, "above": None, "end": "at_least"}
+    assert [one["rate"] for one in told["trials"]] == [400, 500, 500]
     assert [one["number"] for one in told["trials"]] == [1, 2, 3]
-    assert "At least 250 arrivals/s keep" in done.stdout
+    assert "At least 500 arrivals/s keep" in done.stdout
     assert "Why not double?" in done.stdout
     page = (report / "sweep.html").read_text()
     assert "Why not double?" in page
@@ -55,7 +55,7 @@ def test_every_trial_has_fresh_buyers_enough_stock_and_figures_that_its_history_
         folder = report / f"trial-{one['number']:03d}"
         attempts = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         firsts = [a for a in attempts if a["why"] in ("first", "over_limit")]
-        assert len(firsts) == one["figures"]["scheduled"] >= 250
+        assert len(firsts) == one["figures"]["scheduled"] >= 500
         assert sum(a.get("outcome") == "accepted" for a in firsts) == one["figures"]["accepted"]
         assert not any(a.get("outcome") == "sold_out" for a in attempts)
         mine = {a["buyer"] for a in attempts}

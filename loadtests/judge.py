@@ -108,7 +108,7 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
 
 def _broken(case: _Case) -> Iterable[str]:
     for finding in case.findings:
-        if not finding.holds:
+        if finding.holds is False:
             more = f" ({len(finding.violations) - 1} more)" if len(finding.violations) > 1 else ""
             yield f"{finding.name}: {finding.violations[0]}{more}"
 
@@ -123,8 +123,13 @@ def _vacuous(case: _Case) -> Iterable[str]:
     yield from case.vacuity.violations
     for finding in case.findings:
         excuse = _MAY_BE_EMPTY.get(finding.name)
-        if not finding.checked and (excuse is None or excuse in case.files.run.wanted):
+        if not finding.checked and finding.holds is not None and (excuse is None or excuse in case.files.run.wanted):
             yield f"{finding.name} found nothing to look at."
+
+
+def _blind(case: _Case) -> Iterable[str]:
+    if all(not finding.checked for finding in case.findings):
+        yield "Nothing that must always hold could be checked."
 
 
 def _generator_late(case: _Case) -> Iterable[str]:
@@ -198,6 +203,7 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     ("wrong", "an invariant is broken", _broken),
     ("wrong", "a request was answered 500", _failed),
     ("void", "the run never reached a state it exists for", _vacuous),
+    ("void", "no invariant at all could be checked (one that was not checked is never counted as held)", _blind),
     (
         "void",
         f"the generator used more than {fitness.CPU_MOST:.0%} of a core, stood still, or was late by more than "
@@ -260,7 +266,7 @@ def judge(files: RunFiles) -> Summary:
         offered=offered(generator),
         outcomes=outcomes(evidence.attempts, firsts.values()),
         place_answers=place_answers(evidence.attempts),
-        orders=orders(evidence.postgres),
+        orders=orders(evidence),
         keys=keys(evidence),
         rates=per_second,
         latency_us=latency_us,
@@ -281,9 +287,19 @@ def judge(files: RunFiles) -> Summary:
         command=run.command,
         versions=run.versions,
         incidents=run.incidents,
-        not_tested=run.not_tested,
+        not_tested=[*run.not_tested, *_not_checked(case)],
         quiet_after_s=run.quiet_after_s,
     )
+
+
+def _not_checked(case: _Case) -> Iterable[str]:
+    evidence = case.files.evidence
+    for finding in case.findings:
+        if finding.holds is None:
+            stores = " and ".join(sorted(checkers.needs(finding.name) & evidence.unread))
+            yield f"{finding.name}: not checked, for nobody could look into {stores}."
+    for name in non_vacuity.unseen(evidence):
+        yield f"{name}: not looked for, since only postgres could show it."
 
 
 def _health(case: _Case) -> GeneratorHealth:

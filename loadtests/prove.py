@@ -7,28 +7,28 @@ The order: stores, server and projector up → catalog and keys in → one Locus
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from core.errors import BadInput, FlashproofError
+from core.errors import BadInput, Fault, FlashproofError
 from core.settings import to_environment
 from loadtests import judge
+from loadtests.against import knock, run_against
 from loadtests.generator.load import run_locust
 from loadtests.generator.scenario import HOT_SKU
-from loadtests.machine import describe_machine, git_commit, point_latest
+from loadtests.machine import point_latest
 from loadtests.options import Options, read_options
 from loadtests.progress import Progress
-from loadtests.record import collect, timeline
+from loadtests.record import collect, describe, timeline
 from loadtests.record.resolve import resolve
-from loadtests.record.summary import Generator, Incident, Run
+from loadtests.record.summary import Incident
 from loadtests.report import html, terminal
 from loadtests.shop.deployment import CORE, Deployment
 from loadtests.shop.kills import Timetable
@@ -42,12 +42,6 @@ from profiles.capture import Capture
 
 EXIT_VOID: Final = 3
 QUIET_MOST_S: Final = 30.0
-_PACKAGES: Final = ("locust", "aiohttp", "uvloop", "redis", "asyncpg")
-_NOT_TESTED: Final = (
-    "More than one machine: load, server and stores shared this one's cores and its memory bus.",
-    "A real payment gateway: the sandbox signs callbacks as one would.",
-    "TLS, and a network between buyers and server.",
-)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,13 +50,22 @@ def main(argv: Sequence[str]) -> int:
     Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (proves nothing), 64 bad usage.
     """
     options = read_options(argv, main.__doc__ or "")
-    try:
-        options.report.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--report {options.report}: {error.strerror}") from error
+    elsewhere, target = options.elsewhere, None
+    if elsewhere is not None:
+        try:
+            target = knock(elsewhere)
+        except BadInput:
+            raise
+        except Fault as error:
+            sys.stderr.write(f"VOID: {error}\n")
+            return EXIT_VOID
+    make_directory(options.report)
     progress = Progress(options.seconds)
     try:
-        run_sale(options, progress)
+        if elsewhere is not None and target is not None:
+            run_against(options, elsewhere, target, progress)
+        else:
+            run_sale(options, progress)
         progress.step("judging")
         files = judge.read_run(options.report)
         summary = judge.judge(files)
@@ -79,6 +82,25 @@ def main(argv: Sequence[str]) -> int:
     point_latest(options.report)
     terminal.show(summary, str(options.report))
     return judge.exit_code(summary)
+
+
+def make_directory(report: Path) -> None:
+    """Make the run's directory, or leave nothing behind.
+
+    Raises:
+        BadInput: it cannot be made, or nothing can be written there.
+    """
+    missing = [folder for folder in (report, *report.parents) if not folder.exists()]
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+        probe = report / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise BadInput(f"--report {report}: {error.strerror}; name a directory that can be written") from error
 
 
 def run_sale(options: Options, progress: Progress) -> None:
@@ -115,18 +137,21 @@ def run_sale(options: Options, progress: Progress) -> None:
             (options.report / f"metrics-{part}.txt").write_text(shop.metrics(part), encoding="utf-8")
         progress.step("reading both stores")
         states = asyncio.run(collect.collect(shop.settings.postgres_dsn, shop.settings.valkey_url))
-        versions = stores_versions(shop.settings) | {name: version(name) for name in _PACKAGES}
-    generator = msgspec.json.decode((options.report / "generator.json").read_bytes(), type=Generator)
+        versions = stores_versions(shop.settings)
+    generator = describe.read_generator(options.report)
     judge.write_json(options.report / "postgres.json", states[0])
     judge.write_json(options.report / "valkey.json", states[1])
-    started = _started(generator, began)
+    started = describe.began(generator, began)
     sampler.write(options.report / timeline.NAME, round(started * 1e6))
     incidents = [_incident(one, started) for one in shop.incidents]
     incidents += undone
     incidents += _dead_workers(options.report / "logs" / "serve.log", started)
     if left_open:
         incidents.append(Incident(at_us=0, what=f"{left_open} questions stayed open", planned=False))
-    judge.write_json(options.report / "run.json", _run(options, generator, cpu, incidents, versions, quiet_after_s))
+    run = describe.describe(
+        options, generator, cpu=cpu, incidents=incidents, versions=versions, quiet_after_s=quiet_after_s
+    )
+    judge.write_json(options.report / "run.json", run)
 
 
 def _calm(options: Options, shop: Deployment, progress: Progress) -> tuple[float | None, int]:
@@ -176,27 +201,12 @@ def _generate(options: Options, shop: Deployment, progress: Progress, sampler: S
             restocking.begin(began)
             timetable.due(time.monotonic() - began)
 
-    stage = options.scenario.stage
-    arguments = {
-        "--host": shop.url,
-        "--fp-arrivals": options.arrivals,
-        "--fp-rate": str(options.rate),
-        "--fp-seconds": str(options.seconds),
-        "--fp-seed": str(options.seed),
-        "--fp-cold": str(options.cold),
-        "--fp-hot-sku": HOT_SKU,
-        "--fp-think": str(stage.hold_ms(options.seconds) * stage.think_share / 1000),
-        "--fp-stock": str(options.stock),
-        "--fp-out": str(options.report),
-        "--fp-drain": str(options.drain),
-    }
-    most_s = options.seconds + options.drain + 30.0
     log = options.report / "logs" / "locust.log"
     watch = partial(sampler.watch, "generator")
     if options.web is not None:
         progress.note(f"watch it: http://127.0.0.1:{options.web}")
-    secrets, name = to_environment(shop.settings), options.scenario.name
-    run_locust(name, arguments, secrets, log, most_s, tick, watch, options.processes, options.web)
+    secrets, name, of_load = to_environment(shop.settings), options.scenario.name, options.of_load(shop.url)
+    run_locust(name, of_load, secrets, log, options.load_most_s, tick, watch, options.processes, options.web)
     undone = [
         Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False)
         for kill in timetable.left
@@ -205,14 +215,6 @@ def _generate(options: Options, shop: Deployment, progress: Progress, sampler: S
         Incident(at_us=round(at_s * 1e6), what=f"keys not imported: {why}", planned=False)
         for at_s, why in restocking.finish()
     ]
-
-
-def _started(generator: Generator, fallback: float) -> float:
-    """Return the instant 0 of the history's clock, in seconds since 1970."""
-    try:
-        return datetime.fromisoformat(str(generator.started_at)).timestamp()
-    except ValueError:
-        return fallback
 
 
 def _incident(one: Any, started: float) -> Incident:
@@ -228,37 +230,3 @@ def _dead_workers(log: Path, started: float) -> list[Incident]:
             at = float(msgspec.json.decode(line)["at"])
             found.append(Incident(at_us=round((at - started) * 1e6), what="a worker of serve died", planned=False))
     return found
-
-
-def _run(
-    options: Options,
-    generator: Generator,
-    cpu: dict[str, float],
-    incidents: list[Incident],
-    versions: dict[str, str],
-    quiet_after_s: float | None,
-) -> Run:
-    not_tested = list(_NOT_TESTED)
-    if options.kills:
-        not_tested.append("Latency: processes were killed on purpose, so no latency budget applies.")
-    return Run(
-        run_id=options.report.name,
-        scenario=options.scenario.name,
-        seed=options.seed,
-        rate=options.rate,
-        seconds=options.seconds,
-        stock=options.stock,
-        hot_sku=HOT_SKU,
-        cold_skus=options.cold,
-        budgets=options.budgets,
-        machine=describe_machine(),
-        git_commit=git_commit(),
-        started_at=str(generator.started_at),
-        command=options.command,
-        wanted=list(options.scenario.wanted),
-        versions=versions,
-        cpu_seconds=cpu,
-        incidents=incidents,
-        not_tested=not_tested,
-        quiet_after_s=quiet_after_s,
-    )

@@ -195,6 +195,22 @@ class Crowd:
         return _DRAWS.unpack(state.digest())
 
 
+def without(plan: Plan, lacks: frozenset[str]) -> Plan:
+    """Return the plan without what a shop lacks; see ``loadtests.targets.LACKS``."""
+    changes: dict[str, Any] = {}
+    if "replay" in lacks:
+        changes |= {"again": "", "conflict": None}
+    if "browse" in lacks:
+        changes["looks"] = ()
+    if plan.ending in lacks:  # late, cancel
+        changes["ending"] = "pay"
+    if "started" in lacks and plan.callbacks == "started_after":
+        changes["callbacks"] = "once"
+    if "limit" in lacks and plan.why == "over_limit":
+        changes |= {"why": "first", "quantity": 1}
+    return msgspec.structs.replace(plan, **changes) if changes else plan
+
+
 def cold_skus(count: int) -> tuple[str, ...]:
     """Return the names of the cold SKUs: ``cold-000``, ``cold-001``, …"""
     return tuple(f"cold-{number:03d}" for number in range(count))

@@ -36,7 +36,7 @@ from loadtests.generator.gateway import Gateway
 from loadtests.generator.locust_stats import LocustStats
 from loadtests.generator.manners import THINK_MOST_US, Manners
 from loadtests.generator.part import Part, PartOfArrivals, plan_of
-from loadtests.generator.plan import Crowd
+from loadtests.generator.plan import Crowd, Plan, without
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario
@@ -89,6 +89,8 @@ def add_options(scenario: Scenario, parser: Any) -> None:
     group.add_argument("--fp-think", type=float, default=THINK_MOST_US / 1e6, help="seconds to paying, at most")
     group.add_argument("--fp-hot-sku", default=HOT_SKU, help="the SKU most buyers want")
     group.add_argument("--fp-stock", type=int, help="units of that SKU, for crowds that plan by it")
+    group.add_argument("--fp-skus", default="", help="the other SKUs by name: a,b,c (instead of --fp-cold)")
+    group.add_argument("--fp-tag", default="", help="in the names of buyers and keys, for a shop that knows the seed's")
     group.add_argument("--fp-adapter", default="core", help="core, plain, or a .py file of yours")
     group.add_argument("--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards")
 
@@ -152,11 +154,12 @@ def read_options(scenario: Scenario, parsed: Any) -> Options:
         crowd=scenario.crowd(
             parsed.fp_seed,
             parsed.fp_hot_sku,
-            parsed.fp_cold,
+            tuple(parsed.fp_skus.split(",")) if parsed.fp_skus else parsed.fp_cold,
             round(parsed.fp_think * 1e6),
             scenario.manners,
             limit=stage.buyer_limit,
             stock=parsed.fp_stock or stage.stock(arrivals.total),
+            tag=parsed.fp_tag,
         ),
         out_dir=Path(parsed.fp_out),
         drain_s=parsed.fp_drain,
@@ -232,7 +235,7 @@ def run(
     dispatcher = Dispatcher(
         options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine),
         crew,
-        plan_of(mine, options.crowd.plan),
+        plan_of(mine, partial(_plan, options) if options.target.lacks else options.crowd.plan),
         lambda plan, due_us: play(world, plan, due_us),
         recorder,
         clock,
@@ -266,6 +269,10 @@ def run(
     if crew.faults:
         sys.stderr.write(f"{options.scenario}: {crew.faults} faults, the first:\n{crew.first_fault}\n")
     return 0 if generated.complete else EXIT_NOT_RUN
+
+
+def _plan(options: Options, number: int) -> Plan:
+    return without(options.crowd.plan(number), options.target.lacks)
 
 
 def _sleep_us(pause_us: int) -> None:

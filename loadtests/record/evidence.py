@@ -143,6 +143,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What one checker found. ``checked`` counts the things looked at; violations are sentences, at most 20."""
 
     name: str
-    holds: bool
+    holds: bool | None  # None: not checked, because a store it needs could not be read; that is never a pass
     checked: int
     violations: list[str] = []  # msgspec copies the default

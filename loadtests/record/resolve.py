@@ -52,20 +52,21 @@ class Questions(msgspec.Struct, frozen=True):
     tracks: list[Attempt]  # the place attempts of the orders whose state is asked
 
 
-class _Clock:
+class ResumedClock:
     """The run's clock, taken up again in another process by the wall clock."""
 
     def __init__(self, started_unix_us: int) -> None:
         self.started_unix_us = started_unix_us
 
     def now_us(self) -> int:
+        """Return microseconds since the run's start."""
         return time.time_ns() // 1000 - self.started_unix_us
 
 
-class _Shop:
+class ShopConnection:
     """The way to the shop: one connection, made anew whenever it is no longer good."""
 
-    def __init__(self, base_url: str, clock: _Clock, timeout_s: float) -> None:
+    def __init__(self, base_url: str, clock: ResumedClock, timeout_s: float) -> None:
         url = urlsplit(base_url)
         if url.scheme != "http" or not url.hostname:
             raise ValueError(f"the shop's address must look like http://127.0.0.1:8080, not {base_url!r}")
@@ -103,6 +104,7 @@ class _Shop:
         return Reply(sent_us, now_us(), "", reader.status, reader.headers, reader.body)
 
     def close(self) -> None:
+        """Close the connection, if there is one."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
@@ -159,8 +161,8 @@ def resolve(
         OSError, ValueError: a file is missing or broken.
     """
     started = msgspec.json.decode((out_dir / "generator.json").read_bytes())["started_unix_us"]
-    clock = _Clock(int(started))
-    shop = _Shop(base_url, clock, timeout_s)
+    clock = ResumedClock(int(started))
+    shop = ShopConnection(base_url, clock, timeout_s)
     ends = time.monotonic() + seconds_most
     with _Book(out_dir / "history.jsonl") as book:
         questions = open_questions(list(read(out_dir / "history.jsonl")), list(read_charges(out_dir / "charges.jsonl")))
@@ -193,7 +195,7 @@ def _ask_until_definite(ask: Callable[[], bool], tries: int, ends: float) -> boo
 class _Session:
     """Asks one question at a time; each method returns whether the answer is definite."""
 
-    def __init__(self, shop: _Shop, book: _Book, clock: _Clock, names: Names, target: Target) -> None:
+    def __init__(self, shop: ShopConnection, book: _Book, clock: ResumedClock, names: Names, target: Target) -> None:
         self._shop, self._book, self._clock, self._names, self._target = shop, book, clock, names, target
         self._gateway = Gateway(target, shop.ask, book, clock, lambda us: time.sleep(us / 1e6))
 

@@ -70,6 +70,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: dict[str, float] = {}  # over the sale: server, worker, valkey, postgres, generator
     incidents: list[Incident] = []
     not_tested: list[str] = []  # sentences
+    target: str = ""  # the shop that ran already; "": one of our own
     unread: list[str] = []  # of postgres, valkey: stores nobody could look into; what they know is not checked
     quiet_after_s: float | None = None  # from the last arrival until all was quiet; None: it never was
 

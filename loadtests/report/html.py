@@ -53,7 +53,7 @@ def render(summary: Summary, files: RunFiles) -> str:
         _verdict(summary),
         tables.headline(summary),
         section("Offered and achieved", tables.offered(summary), drawn("answers"), tables.identity(summary)),
-        section("Invariants", tables.invariants(summary), tables.reached(summary)),
+        section("Invariants", tables.invariants(summary), tables.reached(summary), tables.groups(summary)),
         section("Latency", tables.latencies(summary), drawn("spectrum", "latency"), tables.locust(summary)),
         section("What befell the processes", tables.incidents(summary)),
         section("Inside the shop", drawn("cpu", "memory", "waits", "busy", "batches") or _no_timeline()),

@@ -80,11 +80,18 @@ def outcomes(summary: Summary) -> Html:
     )
 
 
+_FOUND: Final[dict[bool | None, str]] = {
+    True: '<span class="mood pass">holds</span>',
+    False: '<strong class="mood wrong">broken</strong>',
+    None: '<span class="mood void">not checked</span>',
+}
+
+
 def invariants(summary: Summary) -> Html:
     """Return what must always hold."""
     rows = []
     for finding in summary.invariants:
-        says = '<span class="mood pass">holds</span>' if finding.holds else '<strong class="mood wrong">broken</strong>'
+        says = _FOUND[finding.holds]
         rows.append((finding.name.replace("_", " "), Html(says + items(finding.violations)), number(finding.checked)))
     return table(
         "What must always hold, and how many things were looked at", ["Invariant", "finding", "checked"], rows, (2,)
@@ -96,6 +103,28 @@ def reached(summary: Summary) -> Html:
     rows = [(name.replace("_", " "), number(count)) for name, count in summary.reached.items()]
     missing = items(summary.non_vacuity.violations)
     return Html(table("How often the interesting things happened", ["Thing", "times"], rows, (1,)) + missing)
+
+
+def groups(summary: Summary) -> Html:
+    """Return what each group of clients did, or nothing where the scenario has none."""
+    if not summary.groups and not summary.budgets.rss_growth_bytes:
+        return Html("")
+    rows = [
+        (
+            name.replace("_", " "),
+            number(group.arrivals),
+            number(group.requests),
+            number(group.requests_per_arrival, 2),
+            number(group.accepted),
+            number(group.busiest_s),
+        )
+        for name, group in summary.groups.items()
+    ]
+    head = ["Clients", "arrivals", "requests", "requests an arrival", "got an order", "busiest second"]
+    told = table("Groups of clients side by side: places, retries and all", head, rows, (1, 2, 3, 4, 5)) if rows else ""
+    grew = [(role, number(came / 2**20, 1)) for role, came in summary.rss_growth_bytes.items()]
+    memory = table("Memory that came on from the second quarter of the sale to the last", ["Part", "MiB"], grew, (1,))
+    return Html(told + (memory if summary.budgets.rss_growth_bytes else ""))
 
 
 def latencies(summary: Summary) -> Html:

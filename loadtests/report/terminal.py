@@ -7,7 +7,7 @@ from typing import Final
 from rich.console import Console, Group
 from rich.text import Text
 
-from loadtests.record.summary import EXIT_CODE, Summary, Verdict
+from loadtests.record.summary import EXIT_CODE, Keys, Summary, Verdict
 from loadtests.report.page import duration
 
 LINES_MOST: Final = 22  # of 24: the prompt and the command before it want theirs
@@ -49,8 +49,15 @@ def show(summary: Summary, where: str, console: Console | None = None) -> None:
 def _headline(summary: Summary) -> Text:
     colour = _COLOUR[summary.verdict]
     text = Text(f" {summary.verdict.upper()} ", style=f"bold reverse {colour}")
-    text.append(f"  {_SAYS[summary.verdict]}", style="not bold not reverse")
+    text.append(f"  {_says(summary)}", style="not bold not reverse")
     return text.append(f" (exit code {EXIT_CODE[summary.verdict]})", style="not bold not reverse dim")
+
+
+def _says(summary: Summary) -> str:
+    missing = sum(1 for finding in summary.invariants if finding.holds is None)
+    if not missing or summary.verdict in ("wrong", "void"):
+        return _SAYS[summary.verdict]
+    return _SAYS[summary.verdict].replace("every invariant", f"{missing} invariants NOT CHECKED; every other")
 
 
 def _figures(summary: Summary) -> list[tuple[str, str]]:
@@ -60,6 +67,8 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
     lost = f", {offered.shed:,} shed, {offered.unsent:,} unsent" if offered.shed or offered.unsent else ""
     held = sum(1 for finding in summary.invariants if finding.holds)
     again = summary.reached.get("resale", 0)
+    missing = sum(1 for finding in summary.invariants if finding.holds is None)
+    unchecked = f", {missing} not checked" if missing else ""
     looked = sum(finding.checked for finding in summary.invariants)
     return [
         ("run", f"{summary.scenario}, seed {summary.seed}, {summary.window.seconds:.1f} s, {summary.run_id}"),
@@ -69,21 +78,31 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
             f"{orders.accepted:,} orders, {rates.accepted_per_s:,.0f}/s (best second {rates.accepted_peak_per_s:,.0f})",
         ),
         ("refused", f"{rates.refused_per_s:,.0f}/s; unknown {summary.outcomes.get('unknown', 0):,}"),
-        (
-            "keys",
-            f"{keys.delivered:,} of {keys.loaded:,} delivered, {rates.delivered_per_s:,.0f}/s, {keys.duplicated} twice",
-        ),
+        ("keys", f"{_given(keys)}, {rates.delivered_per_s:,.0f}/s, {keys.duplicated} twice"),
         (
             "came back",
             f"{orders.expired:,} expired, {orders.cancelled:,} cancelled, {again:,} sold again",
         ),
-        ("refunds due", f"{orders.refunds_due:,} charges"),
+        _groups(summary) or ("refunds due", f"{orders.refunds_due:,} charges"),
         ("accepted", _latency(accepted.p50, accepted.p99, accepted.p999)),
         ("sold out", _latency(sold_out.p50, sold_out.p99, sold_out.p999)),
         ("to the key", _latency(delivered.p50, delivered.p99, delivered.p999)),
-        ("invariants", f"{held} of {len(summary.invariants)} hold, {looked:,} things looked at"),
+        ("invariants", f"{held} of {len(summary.invariants)} hold{unchecked}, {looked:,} things looked at"),
         ("generator", _generator(summary)),
     ]
+
+
+def _given(keys: Keys) -> str:
+    of = f" of {keys.loaded:,}" if keys.loaded else ""  # nobody knows where no store could be read
+    return f"{keys.delivered:,}{of} delivered"
+
+
+def _groups(summary: Summary) -> tuple[str, str] | None:
+    told = [
+        f"{name.replace('_', ' ')} {group.requests_per_arrival:.2f} requests an arrival"
+        for name, group in summary.groups.items()
+    ]
+    return ("clients", " · ".join(told)) if told else None
 
 
 def _latency(p50: int | None, p99: int | None, p999: int | None) -> str:

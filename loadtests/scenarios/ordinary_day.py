@@ -10,7 +10,7 @@ SCENARIO = Scenario(
     name="ordinary_day",
     story="a day of 24 hours in little: many products, visitors who look around before they buy, an evening rush",
     wanted=("browse", "many_skus", "rush", "replay", "expiry", "cancel", "delivery"),
-    manners=Manners(hot=0.05, skew=2.0, looks_most=4, look_us=300_000, greedy=0.005, too_many=0.005),
+    manners=Manners(hot=0.05, skew=3.0, looks_most=4, look_us=300_000, greedy=0.005, too_many=0.005),
     arrivals="diurnal",
     rate=300.0,
     seconds=24.0,

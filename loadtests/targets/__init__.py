@@ -19,7 +19,17 @@ from loadtests.record.history import Result
 
 NAMES: Final = ("core", "plain")
 # What a shop may lack; buyers then do not do it, and what follows from it is not expected to be seen.
-LACKS: Final = frozenset({"browse", "cancel", "late", "replay", "started", "wait"})
+LACKS: Final = frozenset({"browse", "cancel", "late", "limit", "replay", "started", "wait"})
+
+# What cannot be seen where a shop lacks something: names of loadtests.checkers.non_vacuity.
+UNSEEN_WITHOUT: Final = {
+    "browse": ("browse",),
+    "cancel": ("cancel",),
+    "late": ("late_payment", "late_sold", "late_refund"),
+    "limit": ("limit",),
+    "replay": ("replay", "conflict"),
+    "started": ("out_of_order",),
+}
 
 Call = Literal["browse", "place", "pay", "track", "cancel"]
 

@@ -52,7 +52,7 @@ class PlainShop:
 
     def browse(self, sku: str) -> bytes:
         """Return the request for a product's page, or for the list."""
-        return self.request("GET", f"/products/{quote(sku)}" if sku else "/products")
+        return self.request("GET", f"/products/{quote(sku, safe='')}" if sku else "/products")
 
     def place(self, idempotency_key: str, sku: str, buyer: str, quantity: int) -> bytes:
         """Return the request that places an order."""
@@ -62,15 +62,15 @@ class PlainShop:
     def pay(self, notice: Notice) -> bytes:
         """Return the request that pays an order."""
         paid = {"event": notice.event_id, "amount": notice.amount, "currency": notice.currency}
-        return self.request("POST", f"/orders/{quote(notice.order_id)}/pay", paid)
+        return self.request("POST", f"/orders/{quote(notice.order_id, safe='')}/pay", paid)
 
     def track(self, order_id: str, token: str, wait_s: int) -> bytes:
         """Return the request for an order's state."""
-        return self.request("GET", f"/orders/{quote(order_id)}", None, self.bearer(token))
+        return self.request("GET", f"/orders/{quote(order_id, safe='')}", None, self.bearer(token))
 
     def cancel(self, order_id: str, token: str) -> bytes:
         """Return the request that cancels an order."""
-        return self.request("DELETE", f"/orders/{quote(order_id)}", None, self.bearer(token))
+        return self.request("DELETE", f"/orders/{quote(order_id, safe='')}", None, self.bearer(token))
 
     def bearer(self, token: str) -> dict[str, str]:
         """Return the header that shows an order's token, if there is one."""

@@ -13,6 +13,7 @@ from core.errors import refusals
 from core.sale.orders.order import MOVES
 from core.settings import Settings, variable
 from loadtests import checkers
+from loadtests.scenarios import NAMES, find
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,6 +74,17 @@ def test_the_readme_names_as_many_invariants_as_there_are() -> None:
     """A check that is promised must run."""
     text = README.split("histories known to be wrong:")[1].split("\n\n")[0]
     assert text.count("·") + 1 + 1 == len(checkers.CHECKERS), "stock is one line for two checkers"
+
+
+def test_the_table_of_scenarios_says_what_their_files_say() -> None:
+    """A story in the README that no file tells."""
+    rows = dict(
+        re.findall(r"^\| `([a-z_]+)` \| (.+) \|$", README.split("## Ten scenarios")[1], re.MULTILINE)[: len(NAMES)]
+    )
+    said = {name: find(name) for name in NAMES}
+    assert rows == {
+        name: f"{one.story} | {one.arrivals}, {one.rate:g}/s, {one.seconds:g} s" for name, one in said.items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ _MEANING: Final[dict[Verdict, str]] = {
 }
 _NEVER_TESTED: Final = (
     "A power cut or a lying disk: a killed process leaves the operating system's cache alive.",
-    "The network between machines: the load and the shop ran on one.",
     "A gateway that lies or loses its own ledger, and suppliers: the sandbox gateway is honest.",
     "A clock that steps, and a sale of more than one shard.",
 )

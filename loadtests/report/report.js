@@ -88,6 +88,7 @@
           ...axis,
           size: 66,
           values: (u, at) => at.map((v) => (v == null ? "" : told(v))),
+          ...(chart.unit === "bytes" && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3].map((n) => n * 1048576) }),
           ...(chart.log && { splits: () => powers(low, high) }),
         },
       ],

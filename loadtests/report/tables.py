@@ -255,14 +255,21 @@ def generator(summary: Summary, files: RunFiles) -> Html:
             ("woke up late, p50", duration(lag.p50)),
             ("woke up late, p99", duration(health.wake_lag_us_p99)),
             ("woke up late, most", duration(lag.max)),
-            ("stood still for 50 ms or more", f"{health.stalls:,} times, at most {duration(longest)}"),
-            ("its ceiling against a null server", Html(f"{number(health.ceiling_per_s)} requests / s")),
+            (
+                "stood still for 50 ms or more",
+                f"{health.stalls:,} × up to {duration(longest)}" if health.stalls else "never",
+            ),
+            ("its ceiling against a null server", _ceiling(health.ceiling_per_s)),
             ("processes", f"{health.processes}{', ' + health.scheduling if health.scheduling else ''}"),
             ("the shop was quiet after", "never" if quiet is None else f"{quiet:.1f} s"),
         ],
         numeric=(1,),
     )
     return Html(items(health.reasons) + signs)
+
+
+def _ceiling(per_s: float | None) -> str:
+    return "not measured" if per_s is None else f"{per_s:,.0f} requests / s"
 
 
 def again(summary: Summary) -> Html:

@@ -42,7 +42,7 @@ PAUSE_LEAST_S: Final = 0.1
 PAUSE_MOST_S: Final = 2.0
 ROLES: Final = {
     "serve": "server",
-    "work": "work",
+    "work": "worker",
     "valkey": "valkey",
     "postgres": "postgres",
 }  # part: in the report
@@ -152,7 +152,7 @@ class Deployment:
         return self._part(what).part.log_file
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Return user and system seconds so far, by role: server, work, and our own valkey and postgres.
+        """Return user and system seconds so far, by role: server, worker, and our own valkey and postgres.
 
         Workers and backends are in it, also those that ended; not what a part used before it died unplanned.
         Ask before `stop`: nothing is left to be measured afterwards.

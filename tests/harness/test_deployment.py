@@ -124,7 +124,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 def test_a_shop_comes_up_whole_and_goes_down_in_order_leaving_nothing(shop: Shop, journal: Path) -> None:
     with shop(private=True) as running:
         running.wait_ready(10)
-        assert set(running.cpu_seconds()) == {"server", "work", "valkey", "postgres"}
+        assert set(running.cpu_seconds()) == {"server", "worker", "valkey", "postgres"}
         everything = [one for what in ("serve", "work", "valkey", "postgres") for one in family(running.pid(what))]
         assert len(everything) > 6  # two workers and PostgreSQL's own among them
         with redis.Redis.from_url(running.settings.valkey_url) as client:

@@ -51,7 +51,7 @@ def _assert_judged(told: dict[str, Any], words: str, code: int) -> None:
     assert told["machine"]["cores"] >= 1 and told["started_at"][:10] in words
     assert ("MISSED" in words) == (code == 1)
     for costs in told["spent"].values():
-        assert {"postgres", "valkey", "work", "driver"} <= {cost["role"] for cost in costs}
+        assert {"postgres", "valkey", "worker", "driver"} <= {cost["role"] for cost in costs}
 
 
 def test_the_projectors_row_follows_every_order_and_drains_its_backlog(rows: Any) -> None:

@@ -60,6 +60,7 @@ def test_the_timeline_has_every_role_and_every_gauge(honest: Proved) -> None:
     samples = read_timeline(honest.report / timeline.NAME)
     assert {role for sample in samples for role in sample.cpu} == set(timeline.ROLES)
     assert {name for sample in samples for name in sample.gauges} == set(timeline.GAUGES)
+    assert all(cost is not None for cost in honest.summary["cost"].values())
     assert samples[0].at_us < honest.summary["window"]["begin_us"] < samples[-1].at_us
 
 

@@ -153,7 +153,7 @@ def test_the_generators_stalls_are_shaded() -> None:
     files = run_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(20)], "stalls": [(500_000, 80_000)]})
     page, chart = _page(files), next(c for c in charts_of(judge(files), files) if c.id == "generator")
     assert chart.bands[0][1] - chart.bands[0][0] == pytest.approx(0.08)
-    assert "1 times, at most 80 ms" in page
+    assert "1 × up to 80 ms" in page
 
 
 def test_an_empty_run_still_has_a_page(tmp_path: Path) -> None:

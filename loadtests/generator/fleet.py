@@ -27,7 +27,7 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from core.errors import BadInput
 from loadtests.generator.dispatcher import Progress
-from loadtests.generator.part import Part
+from loadtests.generator.part import Part, WrongClock, agreed, together
 from loadtests.generator.web_face import quit_all
 from loadtests.record.merge import FILES, merge_parts
 
@@ -36,7 +36,6 @@ PIECES_UNTIL_ACK: Final = 16  # 4 MiB of a worker are under way at most
 READY_MOST_S: Final = 60.0
 HOME_MOST_S: Final = 120.0  # without an acknowledgement
 LEAD_S: Final = 0.5  # from the last worker's being ready to the clock's zero
-CLOCKS_APART_MOST_S: Final = 0.25
 LOOK_S: Final = 0.25
 EXIT_VOID: Final = 3
 
@@ -172,21 +171,15 @@ class Lead:
         return f"worker {index + 1} of {len(self._parts)}"
 
 
-def together(told: list[Progress]) -> Progress:
-    """Return the progress of all workers as one: sums, and of what cannot be summed the worst."""
-    return Progress(
-        elapsed_s=max(one.elapsed_s for one in told),
-        phase="sale" if any(one.phase == "sale" for one in told) else "drain",
-        scheduled=sum(one.scheduled for one in told),
-        sent=sum(one.sent for one in told),
-        under_way=sum(one.under_way for one in told),
-        accepted=sum(one.accepted for one in told),
-        refused=sum(one.refused for one in told),
-        sold=sum(one.sold for one in told),
-        p99_us=max(one.p99_us for one in told),
-        shed=sum(one.shed for one in told),
-        cpu=max(one.cpu for one in told),
-    )
+def send_home(environment: Any, code: int) -> None:
+    """End a run that must not begin, once the workers are there; those of ``--processes`` would wait for ever."""
+
+    def begin(**_: Any) -> None:
+        environment.process_exit_code = code
+        gevent.spawn(environment.runner.quit)
+
+    environment.runner.register_message("fp_done", lambda **_: None)
+    environment.events.test_start.add_listener(begin)
 
 
 # --- a worker ---------------------------------------------------------------------------------------------------
@@ -242,10 +235,7 @@ class Follow:
         """
         self._runner.send_message("fp_ready")
         told = self._go.get(timeout=READY_MOST_S * 2)
-        apart_s = time.time() - told["now_unix_us"] / 1e6
-        if abs(apart_s) > CLOCKS_APART_MOST_S:
-            raise WrongClock(f"its clock is {apart_s:+.2f} s from the master's; set both by NTP")
-        return Part(told["index"], told["of"], told["start_unix_us"])
+        return agreed(told, time.time_ns() // 1000)
 
     def _tell(self, progress: Progress) -> None:
         self._runner.send_message("fp_progress", msgspec.to_builtins(progress))
@@ -264,7 +254,3 @@ class Follow:
                         return
                     if len(piece) < PIECE_BYTES:
                         break
-
-
-class WrongClock(Exception):
-    """A worker's clock is not the master's, so its instants would lie."""

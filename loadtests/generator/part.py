@@ -6,12 +6,20 @@ and what each arrival does are those of the whole plan, so the parts together ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
 from loadtests.generator.arrivals import Arrivals
+from loadtests.generator.dispatcher import Progress
 from loadtests.generator.plan import Plan
+
+CLOCKS_APART_MOST_S: Final = 0.25
+
+
+class WrongClock(Exception):
+    """A worker's clock is not the master's, so its instants would lie."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -20,6 +28,18 @@ class Part(msgspec.Struct, frozen=True):
     index: int = 0
     of: int = 1
     start_unix_us: int = 0  # µs since 1970; 0: when the dispatcher starts
+
+
+def agreed(told: Mapping[str, int], now_unix_us: int) -> Part:
+    """Return the part that the master tells, as ``index``, ``of``, ``start_unix_us`` and its own ``now_unix_us``.
+
+    Raises:
+        WrongClock: this process's clock is another.
+    """
+    apart_s = (now_unix_us - told["now_unix_us"]) / 1e6
+    if abs(apart_s) > CLOCKS_APART_MOST_S:
+        raise WrongClock(f"its clock is {apart_s:+.2f} s from the master's; set both by NTP")
+    return Part(told["index"], told["of"], told["start_unix_us"])
 
 
 class PartOfArrivals:
@@ -46,3 +66,20 @@ def plan_of(part: Part, plan: Callable[[int], Plan]) -> Callable[[int], Plan]:
     if part.of == 1:
         return plan
     return lambda number: plan(part.index + number * part.of)
+
+
+def together(told: list[Progress]) -> Progress:
+    """Return the progress of all workers as one: sums, and of what cannot be summed the worst."""
+    return Progress(
+        elapsed_s=max(one.elapsed_s for one in told),
+        phase="sale" if any(one.phase == "sale" for one in told) else "drain",
+        scheduled=sum(one.scheduled for one in told),
+        sent=sum(one.sent for one in told),
+        under_way=sum(one.under_way for one in told),
+        accepted=sum(one.accepted for one in told),
+        refused=sum(one.refused for one in told),
+        sold=sum(one.sold for one in told),
+        p99_us=max(one.p99_us for one in told),
+        shed=sum(one.shed for one in told),
+        cpu=max(one.cpu for one in told),
+    )

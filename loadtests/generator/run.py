@@ -106,6 +106,9 @@ def check_options(scenario: Scenario, environment: Any, **_: Any) -> None:
         environment.flashproof = read_options(scenario, environment.parsed_options)
     except (ValueError, BadInput) as error:
         sys.stderr.write(f"{scenario.name}: {error}\n")
+        if fleet.is_master(environment) and environment.parsed_options.processes:
+            fleet.send_home(environment, EXIT_USAGE)
+            return
         raise SystemExit(EXIT_USAGE) from error
     if fleet.is_master(environment):
         fleet.Lead(environment, scenario.name, environment.flashproof.out_dir, show)

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ import pytest
 
 from loadtests.generator.arrivals import Arrivals, Constant, Poisson
 from loadtests.generator.dispatcher import Generated, Progress
-from loadtests.generator.fleet import together
-from loadtests.generator.part import Part, PartOfArrivals
+from loadtests.generator.part import Part, PartOfArrivals, WrongClock, agreed, together
 from loadtests.generator.recorder import Buckets
 from loadtests.record.history import Attempt, read, read_charges
 from loadtests.record.latency import open_histogram
@@ -39,19 +37,33 @@ def fleet(url: str, out: Path, rate: float, seconds: float, *more: str) -> subpr
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """The same trace replayed by one process and by two workers, each on a shop of its own."""
-    one, two = tmp_path_factory.mktemp("one") / "run", tmp_path_factory.mktemp("two") / "run"
-    trace = one.parent / "trace.txt"
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, str]]:
+    """Four runs at once: (directory, exit code, standard error) of each.
+
+    The same trace replayed by one process and by two workers, each on a shop of its own; a shop that cannot be
+    reached; and options that are wrong.
+    """
+    out = {word: tmp_path_factory.mktemp(word) / "run" for word in ("one", "two", "unreached", "wrong")}
+    trace = out["one"].parent / "trace.txt"
     trace.write_text("".join(f"{number / RATE + number % 3 / 500:.6f}\n" for number in range(ARRIVALS)))
-    shop = ("--stock", "5000", "--hold-ms", "900")
+    shop, spec = ("--stock", "5000", "--hold-ms", "900"), ("--fp-arrivals", f"trace:{trace}")
     with null_shop(*shop) as first, null_shop(*shop) as second:
-        alone = start(first, one, RATE, SECONDS, "--fp-arrivals", f"trace:{trace}")
-        led = fleet(second, two, RATE, SECONDS, "--fp-arrivals", f"trace:{trace}")
-        for process in (alone, led):
-            _, stderr = process.communicate(timeout=60)
-            assert process.returncode == 0, stderr
-    yield one, two
+        running = {
+            "one": start(first, out["one"], RATE, SECONDS, *spec),
+            "two": fleet(second, out["two"], RATE, SECONDS, *spec),
+            "unreached": fleet("http://127.0.0.1:1", out["unreached"], 10, 1),
+            "wrong": fleet("http://127.0.0.1:1", out["wrong"], 0, 1),
+        }
+        errors = {word: process.communicate(timeout=60)[1] for word, process in running.items()}
+    return {word: (out[word], process.returncode, errors[word]) for word, process in running.items()}
+
+
+@pytest.fixture(scope="module")
+def runs(ended: dict[str, tuple[Path, int, str]]) -> tuple[Path, Path]:
+    """The run of one process and the run of two workers."""
+    for word in ("one", "two"):
+        assert ended[word][1] == 0, ended[word][2]
+    return ended["one"][0], ended["two"][0]
 
 
 def asked(out: Path) -> dict[tuple[Any, ...], str]:
@@ -123,6 +135,30 @@ def test_a_worker_that_dies_makes_the_run_void_and_says_so(tmp_path: Path) -> No
     assert process.returncode == 3
     assert sum("of 2 died, and its part of the history with it" in line for line in stderr.splitlines()) == 1
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_shop_that_no_worker_reaches_ends_the_run_with_one_line_and_no_files(
+    ended: dict[str, tuple[Path, int, str]],
+) -> None:
+    out, code, stderr = ended["unreached"]
+    assert code == 3
+    assert sum("of 2 could not play its part: it ended with exit code 3" in line for line in stderr.splitlines()) == 1
+    assert not list(out.iterdir())
+
+
+def test_bad_options_of_a_fleet_end_in_one_line_and_write_nothing(ended: dict[str, tuple[Path, int, str]]) -> None:
+    out, code, stderr = ended["wrong"]
+    assert code == 64
+    assert sum("flash_sale: " in line and "rate" in line for line in stderr.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_a_worker_whose_clock_is_not_the_masters_refuses_its_part() -> None:
+    told = {"index": 1, "of": 2, "now_unix_us": 1_000_000_000, "start_unix_us": 1_000_500_000}
+    assert agreed(told, 1_000_002_000) == Part(1, 2, 1_000_500_000)
+    for now_us, says in ((1_000_300_000, r"\+0.30 s"), (998_000_000, r"-2.00 s")):
+        with pytest.raises(WrongClock, match=says):
+            agreed(told, now_us)
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7])

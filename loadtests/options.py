@@ -63,6 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     fault: str
     profile: bool
     web: int | None
+    ceiling_s: float
     report: Path
     command: str
     elsewhere: Elsewhere | None = None
@@ -114,6 +115,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         ("--workers", options.workers, 1, 64),
         ("--processes", options.processes, 1, 64),
         ("--drain", options.drain, 0, 600),
+        ("--ceiling", options.ceiling, 0, 60),
         ("--p99-ms", 1 if options.p99_ms is None else options.p99_ms, 0.001, 60_000),
     )
     for name, value, least, most in bounds:
@@ -158,6 +160,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         fault=options.fault,
         profile=options.profile,
         web=options.web,
+        ceiling_s=options.ceiling,
         report=options.report or Path("out/prove") / run_id,
         command=shlex.join(["flashproof", "prove", *_without_secrets(argv)]),
         elsewhere=elsewhere,
@@ -266,6 +269,12 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
     add("--processes", type=int, default=1, help="processes of the load generator, sharing the plan (default 1)")
     add("--lane", choices=("on", "off"), default="on", help="off: all through aiohttp, to compare (default on)")
     add("--drain", type=float, default=DRAIN_S, help="seconds the last buyers may go on afterwards (default 20)")
+    add(
+        "--ceiling",
+        type=float,
+        default=1.0,
+        help="seconds to measure the generator's own ceiling in; 0: not (default 1)",
+    )
     add("--p99-ms", type=float, help="budget: accepted orders' p99 (default: the scenario's)")
     kills = "kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13"
     add("--kill", metavar="PART@S,…", help=kills)

@@ -21,6 +21,7 @@ from core.errors import BadInput, Fault, FlashproofError
 from core.settings import to_environment
 from loadtests import judge
 from loadtests.against import knock, run_against
+from loadtests.generator.ceiling import CeilingUnknown, quick_ceiling
 from loadtests.generator.load import run_locust
 from loadtests.generator.scenario import HOT_SKU
 from loadtests.machine import point_latest
@@ -62,10 +63,12 @@ def main(argv: Sequence[str]) -> int:
     make_directory(options.report)
     progress = Progress(options.seconds)
     try:
+        ceiling_per_s = _ceiling(options, progress)
         if elsewhere is not None and target is not None:
             run_against(options, elsewhere, target, progress)
         else:
             run_sale(options, progress)
+        _write_ceiling(options.report / "generator.json", ceiling_per_s)
         progress.step("judging")
         files = judge.read_run(options.report)
         summary = judge.judge(files)
@@ -182,6 +185,23 @@ def _captures(options: Options, shop: Deployment) -> list[Capture]:
         for name, pid in found.items()
         if pid is not None
     ]
+
+
+def _ceiling(options: Options, progress: Progress) -> float | None:
+    """Return how many requests a second the generator makes of a null server here and now; None: not measured."""
+    if not options.ceiling_s:
+        return None
+    progress.step("measuring the generator's own ceiling")
+    try:
+        return round(quick_ceiling(options.ceiling_s), 1)
+    except CeilingUnknown as error:
+        progress.note(f"the generator's ceiling is not known: {error}")
+        return None
+
+
+def _write_ceiling(path: Path, ceiling_per_s: float | None) -> None:
+    told = msgspec.json.decode(path.read_bytes())
+    judge.write_json(path, {**told, "ceiling_per_s": ceiling_per_s})
 
 
 def _generate(options: Options, shop: Deployment, progress: Progress, sampler: Sampler) -> list[Incident]:

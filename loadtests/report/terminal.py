@@ -7,11 +7,11 @@ from typing import Final
 from rich.console import Console, Group
 from rich.text import Text
 
-from loadtests.record.summary import EXIT_CODE, Keys, Summary, Verdict
+from loadtests.record.summary import EXIT_CODE, Identity, Keys, Summary, Verdict
 from loadtests.report.page import duration
 
 LINES_MOST: Final = 22  # of 24: the prompt and the command before it want theirs
-REASONS_MOST: Final = 4
+REASONS_MOST: Final = 3
 _COLOUR: Final[dict[Verdict, str]] = {"pass": "green", "slow": "yellow", "wrong": "red", "void": "magenta"}
 _SAYS: Final[dict[Verdict, str]] = {
     "pass": "every invariant holds, every budget is kept",
@@ -61,10 +61,9 @@ def _says(summary: Summary) -> str:
 
 
 def _figures(summary: Summary) -> list[tuple[str, str]]:
-    offered, orders, keys, rates = summary.offered, summary.orders, summary.keys, summary.rates
+    orders, keys, rates, stock = summary.orders, summary.keys, summary.rates, summary.stock_locust_us
     accepted, sold_out = summary.latency_us["accepted"], summary.latency_us["sold_out"]
-    delivered = summary.latency_us["paid_to_delivered"]
-    lost = f", {offered.shed:,} shed, {offered.unsent:,} unsent" if offered.shed or offered.unsent else ""
+    delivered, sent = summary.latency_us["paid_to_delivered"], summary.service_us["accepted"]
     held = sum(1 for finding in summary.invariants if finding.holds)
     again = summary.reached.get("resale", 0)
     missing = sum(1 for finding in summary.invariants if finding.holds is None)
@@ -72,19 +71,21 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
     looked = sum(finding.checked for finding in summary.invariants)
     return [
         ("run", f"{summary.scenario}, seed {summary.seed}, {summary.window.seconds:.1f} s, {summary.run_id}"),
-        ("offered", f"{offered.sent:,} of {offered.scheduled:,} arrivals sent{lost}"),
+        ("arrivals", _account(summary.identity)),
         (
             "sold",
             f"{orders.accepted:,} orders, {rates.accepted_per_s:,.0f}/s (best second {rates.accepted_peak_per_s:,.0f})",
         ),
-        ("refused", f"{rates.refused_per_s:,.0f}/s; unknown {summary.outcomes.get('unknown', 0):,}"),
+        ("refused", f"{rates.refused_per_s:,.0f}/s; {_codes(summary.identity.refused)}"),
         ("keys", f"{_given(keys)}, {rates.delivered_per_s:,.0f}/s, {keys.duplicated} twice"),
         (
             "came back",
-            f"{orders.expired:,} expired, {orders.cancelled:,} cancelled, {again:,} sold again",
+            f"{orders.expired:,} expired, {orders.cancelled:,} cancelled, {again:,} sold again; "
+            f"{orders.refunds_due:,} refunds due",
         ),
-        _groups(summary) or ("refunds due", f"{orders.refunds_due:,} charges"),
         ("accepted", _latency(accepted.p50, accepted.p99, accepted.p999)),
+        ("  as sent", _latency(sent.p50, sent.p99, sent.p999)),
+        _groups(summary) or ("  by Locust", f"{_latency(stock.p50, stock.p99, stock.p999)}, had it asked"),
         ("sold out", _latency(sold_out.p50, sold_out.p99, sold_out.p999)),
         ("to the key", _latency(delivered.p50, delivered.p99, delivered.p999)),
         ("invariants", f"{held} of {len(summary.invariants)} hold{unchecked}, {looked:,} things looked at"),
@@ -103,6 +104,26 @@ def _groups(summary: Summary) -> tuple[str, str] | None:
         for name, group in summary.groups.items()
     ]
     return ("clients", " · ".join(told)) if told else None
+
+
+def _account(identity: Identity) -> str:
+    """Return the identity, less the parts that are nothing."""
+    parts = [
+        (identity.accepted, "accepted"),
+        (sum(identity.refused.values()), "refused"),
+        (identity.failed, "failed"),
+        (identity.unknown, "unknown"),
+        (identity.timed_out, "timed out"),
+        (identity.shed, "shed"),
+        (identity.unsent, "unsent"),
+    ]
+    said = " + ".join(f"{count:,} {word}" for count, word in parts if count)
+    sign = "=" if identity.accounted() == identity.scheduled else "≠"
+    return f"{identity.scheduled:,} {sign} {said or '0'}"
+
+
+def _codes(refused: dict[str, int]) -> str:
+    return ", ".join(f"{code} {count:,}" for code, count in list(refused.items())[:3]) or "nobody"
 
 
 def _latency(p50: int | None, p99: int | None, p999: int | None) -> str:

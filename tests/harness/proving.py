@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-SMALL: Final = ("--rate", "250", "--seconds", "5", "--stock", "500", "--cold", "5", "--p99-ms", "5000", "--drain", "8")
+SMALL: Final = (
+    *("--rate", "250", "--seconds", "5", "--stock", "500", "--cold", "5", "--p99-ms", "5000", "--drain", "8"),
+    *("--ceiling", "0"),
+)
+# What a busy machine may do to the generator, and nobody to the shop.
+_LATE: Final = ("void: The generator used", "void: The generator was", "void: The generator stood still")
 RUN_MOST_S: Final = 150.0
 
 
@@ -19,6 +24,11 @@ class Proved(NamedTuple):
     printed: str
     report: Path
     summary: dict[str, Any]
+
+    def passes(self) -> bool:
+        """Return whether nothing speaks against the shop: the tests' machine may be too busy to time it."""
+        rest = [reason for reason in self.summary["reasons"] if not reason.startswith(_LATE)]
+        return not rest and self.code == (3 if self.summary["reasons"] else 0)
 
     def broken(self) -> set[str]:
         """Return the invariants that do not hold."""

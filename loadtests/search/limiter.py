@@ -166,8 +166,7 @@ def name_limiter(usages: Sequence[Usage], rate: float | None, sizes: Sizes) -> L
     others = [one for one in resources if one in (*full, *spent, *short) and one.name != first.name]
     sentences = [
         _says(first, rate),
-        *_shares(first, usages, sizes),
-        first.advice,
+        *_advice(first, usages, sizes),
         *(_says(one, rate) for one in others),
     ]
     return Limiter(name=first.name, sentences=sentences, resources=resources)
@@ -226,17 +225,21 @@ def _says(one: Resource, rate: float | None) -> str:
     return text + "."
 
 
-def _shares(first: Resource, usages: Sequence[Usage], sizes: Sizes) -> list[str]:
-    """Return who uses the machine, when that is what has run out."""
+def _advice(first: Resource, usages: Sequence[Usage], sizes: Sizes) -> list[str]:
+    """Return what to do, after who uses the machine when that is what has run out."""
     top = max(usages, key=lambda usage: usage.rate, default=None)
     if first.name != "machine" or top is None or not top.cpu:
-        return []
+        return [first.advice]
     parts = ", ".join(f"{role} {cores:.2f}" for role, cores in sorted(top.cpu.items(), key=lambda one: -one[1]))
-    said = [f"Cores by process at {top.rate:,.0f}/s: {parts}."]
+    by_process = f"Cores by process at {top.rate:,.0f}/s: {parts}."
     strange = sizes.cores * (_machine(top, sizes) or 0.0) - sum(top.cpu.values())
-    if strange > STRANGE_LEAST * sizes.cores:
-        said.append(f"{strange:.2f} cores went to work that is not this run's: without it the answer would be higher.")
-    return said
+    if strange <= STRANGE_LEAST * sizes.cores:
+        return [by_process, first.advice]
+    return [
+        by_process,
+        f"{strange:.2f} cores went to none of them: end the other work on this machine and sweep again, "
+        "for without it the answer would be higher.",
+    ]
 
 
 def _nothing(resources: Sequence[Resource]) -> str:

@@ -54,7 +54,9 @@ def test_the_sentences_carry_the_figures_and_what_to_do() -> None:
     assert "--workers" in said[1]
     full = name_limiter(usages({"server": 1.8}, {"machine_busy": 0.98}), 2_000, SIZES).sentences
     assert "server 1.80, generator 0.40" in full[1]
-    assert "4.94 cores went to work that is not this run's" in full[2]
+    assert "4.94 cores went to none of them" in full[2]
+    own = usages({"server": 1.8, "postgres": 2.5, "valkey": 0.7, "worker": 0.8}, {"machine_busy": 0.85})
+    assert "move the load generator away" in name_limiter(own, 2_000, SIZES).sentences[2]
 
 
 def test_what_twice_the_rate_would_need_is_a_straight_line_through_what_was_kept() -> None:

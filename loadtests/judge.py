@@ -166,6 +166,8 @@ def _late(case: _Case) -> Iterable[str]:
         latency = case.latency_us.get(name, Latency())
         if most_us is None:
             continue
+        if name in budgets.p99_us and not latency.count:
+            yield f"{name} has a budget, and there was no such answer."
         if latency.p99 is not None and latency.p99 > most_us:
             yield f"{name} took {latency.p99 / 1000:.1f} ms at p99; the budget is {most_us / 1000:.1f} ms."
         elif latency.p99 is None and most_at_p99(latency) > most_us:

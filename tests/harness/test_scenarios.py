@@ -17,11 +17,13 @@ from loadtests.generator.plan import Crowd, Plan, cold_skus
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario
 from loadtests.judge import read_run
+from loadtests.options import read_options
 from loadtests.record.evidence import NO_POSTGRES, NO_VALKEY, Evidence
 from loadtests.record.groups import amplified, groups
 from loadtests.record.history import Attempt
 from loadtests.record.summary import Budgets
 from loadtests.scenarios import NAMES, find
+from loadtests.shop.kills import Kill
 from tests.harness.proving import prove
 
 COUNT = 4_000
@@ -205,6 +207,27 @@ def test_an_unknown_scenario_is_told_with_all_there_are_and_the_nearest(name: st
     assert all(one in str(told.value) for one in NAMES)
     assert ("Did you mean" in str(told.value)) == (near is not None)
     assert near is None or f"Did you mean {near}?" in str(told.value)
+
+
+def test_a_storm_of_retries_comes_with_its_kill_and_keeps_the_budget_that_a_kill_does_not_spoil() -> None:
+    options = read_options(["--scenario", "retry_storm", "--seconds", "10"], "")
+    assert options.kills == (Kill("valkey", 4.0),)
+    assert options.budgets == Budgets(requests_per_arrival={"budget": 1.25})
+    assert read_options(["--scenario", "retry_storm", "--kill", "serve@2"], "").kills == (Kill("serve", 2.0),)
+
+
+def test_the_defaults_are_the_scenarios_own_and_the_commands_options_stand_above_them() -> None:
+    soak = find("soak")
+    options = read_options(["--scenario", "soak"], "")
+    assert (options.rate, options.seconds, options.arrivals, options.budgets) == (
+        soak.rate,
+        soak.seconds,
+        soak.arrivals,
+        soak.budgets,
+    )
+    told = read_options(["--scenario", "soak", "--arrivals", "ramp", "--rate", "9", "--p99-ms", "7"], "")
+    assert (told.rate, told.arrivals, told.budgets.accepted_p99_us) == (9.0, "ramp", 7_000)
+    assert told.budgets.rss_growth_bytes == soak.budgets.rss_growth_bytes
 
 
 # --- short runs against the real thing ----------------------------------------------------------------------

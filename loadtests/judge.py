@@ -54,6 +54,7 @@ from loadtests.record.summary import (
     Verdict,
 )
 from loadtests.record.timeline import Sample
+from loadtests.record.unserved import put_off
 
 HTTP_INTERNAL_ERROR: Final = 500
 EXPIRY_LATE_MOST_MS: Final = 1_000  # unpaid units come back so soon after their time
@@ -197,6 +198,10 @@ def _amplified(case: _Case) -> Iterable[str]:
     return amplified(case.files.run.budgets, groups(case.files.evidence.attempts))
 
 
+def _unserved(case: _Case) -> Iterable[str]:
+    return put_off(case.files.run.budgets, case.files.evidence.attempts)
+
+
 def _grown(case: _Case) -> Iterable[str]:
     return grown(case.files.run.budgets, growth(case.files.timeline, sale_window(case.files.evidence.attempts)))
 
@@ -219,6 +224,7 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     ("slow", "a latency budget is missed", _late),
     ("slow", "a throughput budget is missed", _few),
     ("slow", "a group of clients asked more often than its budget", _amplified),
+    ("slow", "more requests were put off or lost than the budget allows", _unserved),
     ("slow", "a part's memory grew beyond its budget", _grown),
     ("slow", f"unpaid units came back later than {EXPIRY_LATE_MOST_MS // 1000} s after their time", _tardy),
 )

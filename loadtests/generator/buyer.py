@@ -131,8 +131,8 @@ def _live(world: World, plan: Plan, placed: Placed) -> None:
 
 
 def _browse(world: World, plan: Plan, due_us: int) -> None:
-    """Look at the list and at some products, the wanted one last."""
-    for sku in ("", *plan.looks):
+    """Look at some products, perhaps at the list before, the wanted one last."""
+    for sku in plan.looks:
         reply = world.ask(world.target.browse(sku), BROWSE_TIMEOUT_S)
         why = "product" if sku else "list"
         attempt = browse_attempt(world.target, why, reply, plan.number, plan.buyer, sku, due_us)

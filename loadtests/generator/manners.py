@@ -30,7 +30,9 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
     polls_most: int = 1  # looks of one who polls, until the key is there
     poll_every_us: int = 1_000_000
     pay_together_us: int = 0  # payments wait for the next multiple of this: a gateway that comes back; 0: they do not
-    looks_most: int = 0  # product pages looked at before ordering, 1 to this many; 0: nobody looks
+    looks_most: int = (
+        0  # product pages looked at before ordering, 1 to this many; 0: nobody looks; a quarter see the list first
+    )
     look_us: int = 400_000  # the longest look at a page
     come_back: float = 0.0  # of those told sold_out: ask again, a few times
     come_back_us: int = 1_000_000  # the longest pause before

@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     callbacks: Callbacks
     gap_us: int  # until the callback that comes later
     jitter: float  # 0..1, for this buyer's pauses between retries
-    looks: tuple[str, ...] = ()  # product pages looked at before ordering, the last of them the wanted one's
+    looks: tuple[str, ...] = ()  # pages looked at before ordering, the last the wanted product's; "": the list
     look_us: int = 0  # how long each is looked at
     come_back_us: int = 0  # told sold_out, asks again after this; 0: does not
     retries: Retries = "patient"
@@ -178,10 +178,10 @@ class Crowd:
         return self._cold[int(len(self._cold) * even**self._manners.skew)]
 
     def _looks(self, draw: int, wanted: str) -> tuple[str, ...]:
-        before = draw * self._manners.looks_most // _WHOLE
-        if not self._cold:
-            return (wanted,)
-        return (*(self._cold[(draw >> 3 * n) % len(self._cold)] for n in range(1, before + 1)), wanted)
+        """Return the pages looked at; a quarter come by the list (""), the others by a link to a product."""
+        by = () if draw & 3 else ("",)
+        others = range(draw * self._manners.looks_most // _WHOLE if self._cold else 0)
+        return (*by, *(self._cold[(draw >> 3 * (n + 1)) % len(self._cold)] for n in others), wanted)
 
     def _retries(self, draw: int) -> Retries:
         if self._manners.no_budget < 0:

@@ -35,6 +35,7 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     paid_to_delivered_p99_us: int | None = None
     accepted_per_s: float | None = None
     p99_us: dict[str, int] = {}  # of any other name in latency_us
+    unserved_share: float | None = None  # of all requests: put off (429, 503), failed or never answered
     requests_per_arrival: dict[str, float] = {}  # of a group of clients, retries and all
     rss_growth_bytes: dict[str, int] = {}  # of a role, from the second quarter of the sale to its last
 

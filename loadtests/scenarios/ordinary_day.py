@@ -10,12 +10,12 @@ SCENARIO = Scenario(
     name="ordinary_day",
     story="a day of 24 hours in little: many products, visitors who look around before they buy, an evening rush",
     wanted=("browse", "many_skus", "rush", "replay", "expiry", "cancel", "delivery"),
-    manners=Manners(hot=0.05, skew=3.0, looks_most=4, look_us=300_000, greedy=0.005, too_many=0.005),
+    manners=Manners(hot=0.05, skew=3.0, looks_most=3, look_us=300_000, greedy=0.005, too_many=0.005),
     arrivals="diurnal",
-    rate=300.0,
+    rate=200.0,
     seconds=24.0,
     stage=Stage(cold=200, cold_stock=200),
-    budgets=Budgets(accepted_p99_us=100_000, p99_us={"list_ok": 150_000, "product_in": 100_000}),
+    budgets=Budgets(accepted_p99_us=150_000, unserved_share=0.01, p99_us={"list_ok": 400_000, "product_in": 200_000}),
 )
 
 OrdinaryDay = visitors(SCENARIO)

@@ -13,7 +13,9 @@ SCENARIO = Scenario(
     manners=Manners(poll=0.9, watch_early=0.05, watch_after=0.05, polls_most=40, poll_every_us=150_000),
     rate=300.0,
     stage=Stage(stock_share=0.9, cold=20, hold_share=0.2),
-    budgets=Budgets(accepted_p99_us=100_000, p99_us={"poll_reserved": 100_000, "poll_delivered": 100_000}),
+    budgets=Budgets(
+        accepted_p99_us=100_000, unserved_share=0.01, p99_us={"poll_reserved": 100_000, "poll_delivered": 100_000}
+    ),
 )
 
 PollStorm = visitors(SCENARIO)

@@ -15,6 +15,7 @@ SCENARIO = Scenario(
     stage=Stage(stock_share=1.2, cold=50, cold_stock=200),
     budgets=Budgets(
         accepted_p99_us=100_000,
+        unserved_share=0.001,
         paid_to_delivered_p99_us=1_000_000,
         rss_growth_bytes={"server": 24 * 2**20, "worker": 24 * 2**20},
     ),

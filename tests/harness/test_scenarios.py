@@ -91,7 +91,7 @@ def test_buyers_ask_for_what_stands_on_the_stage(scenario: Scenario) -> None:
     on_sale = {HOT_SKU, *cold_skus(scenario.stage.cold)}
     for plan in plans(scenario):
         assert plan.sku in on_sale
-        assert set(plan.looks) <= on_sale
+        assert set(plan.looks) <= {"", *on_sale}
         assert 1 <= plan.quantity <= QUANTITY_MOST
         assert plan.conflict is None or plan.conflict[0] in on_sale
 
@@ -163,6 +163,7 @@ def test_an_ordinary_day_has_an_evening_many_products_and_visitors_who_look_arou
     wanted = Counter(p.sku for p in found if p.sku != HOT_SKU).most_common()
     assert sum(count for _, count in wanted[:25]) > 0.4 * COUNT  # an eighth of the products, nearly half of the sales
     assert all(p.looks and p.looks[-1] == p.sku for p in found)
+    assert 0.2 * COUNT < sum(p.looks[0] == "" for p in found) < 0.3 * COUNT
     day = parse_arrivals(of.arrivals, 1000, 24)
     hours = Counter(day.due_us(n) // 1_000_000 for n in range(day.total))
     assert hours[20] > 8 * hours[3]

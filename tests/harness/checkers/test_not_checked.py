@@ -123,3 +123,18 @@ def test_any_name_may_have_a_latency_budget_and_one_without_answers_is_no_pass(n
     summary = judge(run_files(run={"budgets": Budgets(p99_us={name: 10})}))
     assert summary.verdict == "slow"
     assert says in summary.reasons[0]
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(1.0, "pass"), (0.0, "slow")])
+def test_requests_that_were_put_off_count_against_their_budget(share: float, verdict: str) -> None:
+    """Latencies of answers alone look best when most are turned away."""
+    evidence = a_good_sale()
+    look = next(a for a in evidence.attempts if a.op == "track")
+    away = {"op": "browse", "why": "product", "keys": (), "result": "fail", "status": 503, "outcome": "overloaded"}
+    put_off = msgspec.structs.replace(look, **away)
+    files = run_files(
+        spoil(evidence, attempts=[*evidence.attempts, put_off]), {"budgets": Budgets(unserved_share=share)}
+    )
+    summary = judge(files)
+    assert summary.verdict == verdict, summary.reasons
+    assert share or "3 of 45 requests were not served (2 of them place timeout)" in summary.reasons[0]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from loadtests.judge import RunFiles
 from loadtests.record.history import Attempt
 from loadtests.record.identity import first_places
 from loadtests.record.summary import Summary
+from loadtests.record.timeline import others_cores
+
+OTHERS_MOST: Final = 0.1  # of all cores
 
 
 def why_not(
@@ -31,6 +34,8 @@ def why_not(
     ):
         if one != other:
             found.append(f"The {what} differ{'' if what == 'kills' else 's'}: {one} and {other}.")
+    for name, summary, one in zip(names, (before, after), files, strict=True):
+        found += _company(name, summary, one)
     if not found:
         found += _other_arrivals(*(first_places(one.evidence.attempts) for one in files))
     return found
@@ -54,6 +59,16 @@ def _unfit(summary: Summary, name: str) -> Iterable[str]:
         reason = next((one for one in summary.reasons if one.startswith(summary.verdict)), "")
         told = "proves nothing" if summary.verdict == "void" else "broke an invariant, so its speed counts for nothing"
         yield f"The run {name} {told} ({reason})."
+
+
+def _company(name: str, summary: Summary, files: RunFiles) -> Iterable[str]:
+    """Say when others used the machine: two runs of one tree then differ by what the neighbours did."""
+    cores = others_cores(files.timeline, summary.window.begin_us, summary.window.end_us)
+    if cores is not None and cores > OTHERS_MOST * summary.machine.cores:
+        yield (
+            f"During the run {name} other processes used {cores:.2f} of {summary.machine.cores} cores; "
+            f"{OTHERS_MOST * summary.machine.cores:.2f} is the most at which two runs say something of the shop."
+        )
 
 
 def _asked(before: Summary, after: Summary) -> list[str]:

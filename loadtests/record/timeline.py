@@ -15,6 +15,7 @@ import msgspec
 NAME: Final = "timeline.jsonl"
 ROLES: Final = ("server", "valkey", "postgres", "worker", "generator")
 GAUGES: Final[dict[str, str]] = {
+    "others_cores": "cores used by whatever does not belong to the run, the hypervisor's other guests included",
     "loop_lag_us": "how late the server's event loop came to what was due, the latest worker, in µs",
     "batch_orders": "orders in one script call, on average",
     "batch_ms": "time of one script call as the server sees it, on average, in ms",
@@ -45,6 +46,12 @@ def write_timeline(path: Path, samples: Iterable[Sample], shift_us: int = 0) -> 
         for sample in samples:
             file.write(_line.encode(msgspec.structs.replace(sample, at_us=sample.at_us + shift_us)) + b"\n")
     whole.replace(path)
+
+
+def others_cores(samples: Iterable[Sample], begin_us: int, end_us: int) -> float | None:
+    """Return how many cores others used between two instants, on average, or None where nobody looked."""
+    seen = [s.gauges["others_cores"] for s in samples if begin_us <= s.at_us <= end_us and "others_cores" in s.gauges]
+    return sum(seen) / len(seen) if seen else None
 
 
 def read_timeline(path: Path) -> list[Sample]:

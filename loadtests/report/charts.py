@@ -161,11 +161,17 @@ def _machine(summary: Summary, files: RunFiles, time: Thinned, marks: list[tuple
         Chart(
             id="cpu",
             title="Processor by part",
-            says=f"Share of one core, all processes of the part together; the machine has {cores} cores.",
+            says=f"Share of one core, all processes of the part together; the machine has {cores} cores. "
+            "Everything else does not belong to the run; where it is much, the figures are its figures too.",
             x="seconds",
             unit="share",
             at=at,
-            lines=_lines((role, time.line(lambda s, r=role: s.cpu.get(r), _mean)) for role in ROLES),  # type: ignore[misc]
+            lines=_lines(
+                [
+                    *((role, time.line(lambda s, r=role: s.cpu.get(r), _mean)) for role in ROLES),  # type: ignore[misc]
+                    ("everything else", time.line(lambda s: s.gauges.get("others_cores"), _mean)),
+                ]
+            ),
             marks=marks,
         ),
         Chart(

@@ -46,6 +46,7 @@ _WANTED: Final = (
     "flashproof_projector_lag_seconds",
 )
 _QUERY: Final = urlencode([("name[]", name) for name in _WANTED])
+_NOT_BUSY: Final = ("iowait", "guest", "guest_nice")  # a guest's time is in user and nice already
 _WRITING: Final = ("place", "pay", "cancel", "expire", "settle")  # lanes whose every call ends in an fsync
 _AOF_US, _TURNS, _TURNS_US = "eventloop_duration_aof_sum", "eventloop_cycles", "eventloop_duration_sum"
 Counts = dict[str, float]
@@ -107,6 +108,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._families: dict[str, Family] = {}
         self._pages = {role: _Page(*where) for role, where in sources.pages.items()}
+        self._busy_s = (0.0, 0.0)  # of the machine and of this process, at the last look
         self._counts: Counts = {}
         self._counted_s = time.monotonic()
         self._valkey: redis.Redis | None = None
@@ -153,10 +155,11 @@ class Sampler:
     def _look(self, now_s: float, passed_s: float, number: int) -> None:
         at_us = time.time_ns() // 1000
         cpu, rss = self._processes(passed_s, number % LIST_EVERY == 0)
-        gauges: dict[str, float] = {}
+        others = self._others(passed_s, cpu)
+        gauges = {} if others is None else {"others_cores": others}
         if number % GAUGES_EVERY == 0:
             counts = self._read()
-            gauges = gauges_between(self._counts, counts, now_s - self._counted_s, self._sources.workers)
+            gauges |= gauges_between(self._counts, counts, now_s - self._counted_s, self._sources.workers)
             self._counts, self._counted_s = counts, now_s
         self.samples.append(Sample(at_us=at_us, cpu=cpu, rss_bytes=rss, gauges=gauges))
 
@@ -180,6 +183,17 @@ class Sampler:
                 if spent_s is not None and passed_s > 0:
                     cpu[role] = round(spent_s / passed_s, 4)
         return cpu, rss
+
+    def _others(self, passed_s: float, cpu: Mapping[str, float]) -> float | None:
+        """Return the cores used since the last look by what is neither a part nor this process."""
+        times = psutil.cpu_times()
+        now_s = sum(times) - times.idle - sum(getattr(times, name, 0.0) for name in _NOT_BUSY)
+        own_s = time.process_time()
+        (before_s, own_before_s), self._busy_s = self._busy_s, (now_s, own_s)
+        if not before_s or passed_s <= 0:
+            return None
+        others = (now_s - before_s - own_s + own_before_s) / passed_s - sum(cpu.values())
+        return round(max(0.0, float(others)), 4)
 
     def _read(self) -> Counts:
         """Return every count of now, by name and lane."""

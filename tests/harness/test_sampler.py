@@ -61,11 +61,13 @@ def test_sampling_costs_a_small_part_of_a_core(sampled: tuple[Sampler, int]) -> 
     assert sampled[0].cost < 0.02 * 1.5  # the half more is for a machine whose caches others use
 
 
-def test_a_busy_process_and_its_children_are_one_core_together() -> None:
-    """The launcher of a server uses nothing; its children do."""
+def test_a_busy_process_is_counted_with_its_children_and_else_among_the_others() -> None:
+    """The launcher of a server uses nothing; its children do. And a neighbour's load must not go unseen."""
     launcher = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BUSY!r}])"
     with subprocess.Popen([sys.executable, "-c", launcher], start_new_session=True) as process:
         try:
+            with Sampler(Sources(pids=dict), every_s=0.1) as unaware:
+                assert wait_until(lambda: any(s.gauges.get("others_cores", 0) > 0.1 for s in unaware.samples), 15)
             with Sampler(Sources(pids=lambda: {"generator": process.pid}), every_s=0.1) as sampler:
                 assert wait_until(lambda: any(s.cpu.get("generator", 0) > 0.1 for s in sampler.samples), 15)
         finally:

@@ -165,6 +165,16 @@ def test_another_machine_is_named() -> None:
     assert [reason.split(" differs")[0] for reason in reasons] == ["The processor", "The number of cores", "The kernel"]
 
 
+def test_a_run_that_had_company_on_its_machine_is_not_compared() -> None:
+    """One tree beside a compiler: 80 % faster, with a sure interval, and nothing was changed."""
+    alone = run_files()
+    window = judge(alone).window
+    busy = [Sample(at_us=window.begin_us + n, gauges={"others_cores": 0.9}) for n in range(3)]
+    disturbed = msgspec.structs.replace(alone, timeline=busy)
+    reasons = why_not(judge(alone), judge(disturbed), (alone, disturbed))
+    assert len(reasons) == 1 and "run after other processes used 0.90 of 2 cores" in reasons[0]
+
+
 # --- the command ------------------------------------------------------------------------------------------------
 
 

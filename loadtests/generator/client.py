@@ -32,6 +32,7 @@ _READ, _WRITE = 1, 2  # libev's event bits
 _RECEIVE_BYTES: Final = 8_192  # more than an answer; what is longer comes in pieces
 _SWEEP_S: Final = 0.05  # how exactly timeouts are kept
 _NEVER_US: Final = 2**62
+_LATE: Final = object()
 _Socket = get_original("socket", "socket")  # plain: the waiting is done here, one watcher a connection
 
 
@@ -97,6 +98,12 @@ class Connection:
             self._watcher.stop()
 
 
+class _Turn(AsyncResult):  # type: ignore[misc]  # gevent is untyped here
+    """Someone who waits for a connection: gets one, or None for a bare slot, or ``_LATE``."""
+
+    deadline_us = 0
+
+
 class Client:
     """Requests to one address over at most ``connections_most`` connections; the last used goes first."""
 
@@ -127,7 +134,8 @@ class Client:
         self._now_us, self._most, self._connect_timeout_s = now_us, connections_most, connect_timeout_s
         self._urgent = urgent or Urgent()
         self._idle: list[Connection] = []
-        self._waiting: deque[AsyncResult] = deque()
+        self._waiting: deque[_Turn] = deque()
+        self._turns_due_us = _NEVER_US  # when the first of those who wait for a connection is to give up
         self._slots = 0  # connections open or being opened
         self._busy: set[Connection] = set()
         self._sweep_at_us = 0  # nobody is overdue before
@@ -245,12 +253,24 @@ class Client:
         when the earliest deadline has come: most requests are long done by then.
         """
         now_us = self._now_us()
+        if now_us >= self._turns_due_us:
+            self._send_away(now_us)
         if now_us < self._sweep_at_us:
             return
         overdue = [connection for connection in self._busy if connection.deadline_us <= now_us]
         self._sweep_at_us = min((c.deadline_us for c in self._busy if c.deadline_us > now_us), default=_NEVER_US)
         for connection in overdue:
+            if connection.waiting is None:  # still sending, against a clock of its own: look again
+                self._sweep_at_us = 0
             connection.expire()
+
+    def _send_away(self, now_us: int) -> None:
+        """Let those give up who have waited for a connection until their deadline."""
+        late = [turn for turn in self._waiting if turn.deadline_us <= now_us]
+        self._waiting = deque(turn for turn in self._waiting if turn.deadline_us > now_us)
+        self._turns_due_us = min((turn.deadline_us for turn in self._waiting), default=_NEVER_US)
+        for turn in late:
+            turn.set(_LATE)
 
     def _acquire(self, timeout_s: float) -> Connection:
         while self._idle:
@@ -261,18 +281,20 @@ class Client:
         if self._slots < self._most:
             return self._open(timeout_s)
         self.waited += 1
-        turn = AsyncResult()
+        turn = _Turn()
+        turn.deadline_us = self._now_us() + int(timeout_s * 1e6)
+        self._turns_due_us = min(self._turns_due_us, turn.deadline_us)
         self._waiting.append(turn)
         try:
-            connection_or_slot = turn.get(timeout=timeout_s)
-        except BaseException as error:
-            if turn.ready():  # the turn came in the same moment: pass it on
-                self._release(turn.value)
-            else:
+            connection_or_slot = turn.get()
+        except BaseException:
+            if not turn.ready():
                 self._waiting.remove(turn)
-            if isinstance(error, gevent.Timeout):
-                raise NoConnectionError from error
+            elif turn.value is not _LATE:  # the turn came in the same moment: pass it on
+                self._release(turn.value)
             raise
+        if connection_or_slot is _LATE:
+            raise NoConnectionError
         if connection_or_slot is not None:
             assert isinstance(connection_or_slot, Connection)
             return connection_or_slot

@@ -2,7 +2,7 @@
 
 A stock Locust user asks, waits for the answer, and only then asks again; while the shop stands still so does the
 user, and the requests that were due meanwhile are never made (coordinated omission). Here the run's own history is
-played to such users: as many as carry the rate at the median service time (Little, A Proof for the Queuing Formula
+played to such users: as many as carry the rate while requests take their p90 (Little, A Proof for the Queuing Formula
 L = λW, 1961). An arrival is taken by a free user, else its slot is forgotten, as ``constant_throughput`` does. Then
 Locust's own arithmetic: from the send, whole milliseconds, rounded to two digits, every outcome in one entry.
 It is a model of what was not run, and kinder than the real thing: the users here wake up on time and cost no CPU.
@@ -33,8 +33,8 @@ def stock_locust(firsts: Iterable[Attempt], rate: float) -> StockLocust:
     sent = sorted((a.intended_us, a.done_us - a.sent_us) for a in firsts if is_sent(a) and a.sent_us)
     if not sent:
         return StockLocust()
-    median_us = quantile(sorted(service_us for _, service_us in sent), 0.5)
-    users = min(USERS_MOST, max(1, math.ceil(rate * median_us / 1_000_000)))
+    usual_us = quantile(sorted(service_us for _, service_us in sent), 0.9)
+    users = min(USERS_MOST, max(1, math.ceil(rate * usual_us / 1_000_000)))
     free_at = [0] * users
     said_ms = []
     for intended_us, service_us in sent:

@@ -31,11 +31,17 @@ SECRET, SANDBOX_SECRET = b"s" * 32, b"g" * 32
 
 @contextmanager
 def null_shop(*options: str) -> Iterator[str]:
+    with null_shop_process(*options) as (url, _):
+        yield url
+
+
+@contextmanager
+def null_shop_process(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [sys.executable, str(HERE / "null_shop.py"), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shop:
         assert shop.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(shop.stdout.readline())}"
+            yield f"http://127.0.0.1:{int(shop.stdout.readline())}", shop
         finally:
             shop.kill()
 

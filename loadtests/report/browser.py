@@ -5,7 +5,6 @@ Playwright would rather download a browser of its own; the system's is used, so 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
-# Chromium refuses to start as root with its sandbox; a container of a CI is root, and the page is our own file.
-_AS_ROOT: Final = ("--no-sandbox",)
 
 
 def find_chromium() -> str | None:
@@ -47,8 +44,8 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        arguments = list(_AS_ROOT) if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
+        # Without its sandbox, which neither root nor most containers may make; the page is our own file.
+        browser = playwright.chromium.launch(executable_path=find_chromium(), chromium_sandbox=False)
         try:
             yield browser
         finally:

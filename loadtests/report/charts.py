@@ -246,7 +246,7 @@ def _inside(summary: Summary, time: Thinned, marks: list[tuple[float, str]]) -> 
 
 def _generator(summary: Summary, files: RunFiles, series: Series) -> list[Chart]:
     begin_us = summary.window.begin_us
-    samples = files.generator.cpu_samples
+    samples = sorted(files.generator.cpu_samples)  # of several processes: one after the other
     size = max(1, -(-len(samples) // 240))
     groups = [samples[at : at + size] for at in range(0, len(samples), size)]
     stalls = sorted(files.generator.stalls, key=lambda stall: -stall[1])[:MARKS_MOST]

@@ -12,6 +12,7 @@ import pytest
 from loadtests.faults import FAULTS
 from loadtests.record import timeline
 from loadtests.record.timeline import read_timeline
+from loadtests.report import browser
 from tests.harness.proving import Proved, prove
 
 
@@ -53,6 +54,22 @@ def test_the_report_is_there_and_latest_points_at_the_run(honest: Proved) -> Non
     """The first thing people open."""
     assert (honest.report / "report.html").stat().st_size > 5_000
     assert (honest.report.parent / "latest").resolve() == honest.report.resolve()
+
+
+@pytest.mark.skipif(browser.missing() is not None, reason=f"no report in a browser: {browser.missing()}")
+def test_the_report_of_a_real_run_opens_without_an_error_or_a_request(honest: Proved) -> None:
+    """What is tested with made-up runs may still break on a real one."""
+    said: list[str] = []
+    address = (honest.report / "report.html").resolve().as_uri()
+    with browser.chromium() as chromium:
+        page = chromium.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url))
+        page.goto(address, timeout=20_000)
+        assert page.inner_text("h1.mood") == "PASS"
+        assert page.locator("figure .plot canvas").count() == page.locator("figure .plot").count() >= 10
+    assert said == [address]
 
 
 def test_the_timeline_has_every_role_and_every_gauge(honest: Proved) -> None:

@@ -200,7 +200,7 @@ class Dispatcher:
             complete = False
         finally:
             self._watch.stop()
-            give_real_time_back()
+            self._scheduling = give_real_time_back(self._scheduling)
             gc.enable()
             teller.kill()
             elapsed_us = self._clock.now_us()

@@ -38,12 +38,15 @@ def ask_real_time() -> str:
     return "fifo"
 
 
-def give_real_time_back() -> None:
-    """Be an ordinary process again."""
-    if hasattr(os, "sched_setscheduler"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+def give_real_time_back(granted: str) -> str:
+    """Be an ordinary process again; return how the thread ran: as ``granted``, unless that was lost meanwhile."""
+    if granted != "fifo":
+        return granted
+    kept = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+    _give_back()
+    return granted if kept else "fifo, then other"
 
 
 def _give_back(*_: Any) -> None:
-    give_real_time_back()
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

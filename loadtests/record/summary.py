@@ -100,7 +100,7 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     stalls: list[tuple[int, int]] = []  # (instant in µs, length in µs) of what stopped the generator for 50 ms or more
     ceiling_per_s: float | None = None  # requests a second it makes of a null server on this machine
     processes: int = 1
-    scheduling: str = ""  # how the kernel was asked to run it: fifo, other
+    scheduling: str = ""  # how the kernel ran it: fifo (real time), other, or fifo until it was busy for too long
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):

@@ -100,6 +100,6 @@ def test_real_time_is_taken_where_it_is_permitted_and_given_back(tmp_path: Path)
             spin(1.3)  # without a pause: the kernel's limit ends it
             assert os.sched_getscheduler(0) == os.SCHED_OTHER
     finally:
-        give_real_time_back()
+        assert give_real_time_back(granted) == ("fifo, then other" if granted == "fifo" else "other")
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     assert os.sched_getscheduler(0) == before

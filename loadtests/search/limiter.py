@@ -75,10 +75,10 @@ def _wait(gauge: str, to_ms: float, times: float = 1.0) -> _Read:
 
 
 def _machine(usage: Usage, sizes: Sizes) -> float | None:
-    """The whole machine's own count where there is one: neighbours and a host that takes time away are in it."""
-    if "machine_busy" in usage.gauges:
-        return usage.gauges["machine_busy"]
-    return sum(usage.cpu.values()) / sizes.cores if usage.cpu else None
+    """All cores: this run's processes, and what others take, other guests of the host included."""
+    if not usage.cpu:
+        return None
+    return (sum(usage.cpu.values()) + usage.gauges.get("others_cores", 0.0)) / sizes.cores
 
 
 _TABLE: Final[tuple[tuple[str, Kind, str, _Read, str], ...]] = (
@@ -232,7 +232,7 @@ def _advice(first: Resource, usages: Sequence[Usage], sizes: Sizes) -> list[str]
         return [first.advice]
     parts = ", ".join(f"{role} {cores:.2f}" for role, cores in sorted(top.cpu.items(), key=lambda one: -one[1]))
     by_process = f"Cores by process at {top.rate:,.0f}/s: {parts}."
-    strange = sizes.cores * (_machine(top, sizes) or 0.0) - sum(top.cpu.values())
+    strange = top.gauges.get("others_cores", 0.0)
     if strange <= STRANGE_LEAST * sizes.cores:
         return [by_process, first.advice]
     return [

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import psutil  # type: ignore[import-untyped]  # comes with locust
 
 from core.settings import to_environment
 from loadtests.generator.load import GeneratorFailed, run_locust
@@ -137,10 +136,8 @@ class Stand:
         self, name: str, out: Path, sku: str, rate: float, seconds: float, seed: int
     ) -> tuple[Figures, list[int]]:
         stage, shop = self._scenario.stage, self._shop
-        busy = Busy()
 
         def tick(said: dict[str, Any] | None) -> None:
-            busy.look(said)
             if said is None:
                 return
             p99_ms = said["p99_us"] / 1000
@@ -180,8 +177,6 @@ class Stand:
         started_us = msgspec.json.decode((out / "generator.json").read_bytes())["started_unix_us"]
         sampler.write(out / timeline.NAME, started_us)
         cpu, gauges = means(timeline.read_timeline(out / timeline.NAME), round(seconds * 1e6))
-        if busy.share is not None:
-            gauges["machine_busy"] = busy.share
         attempts = list(read(out / "history.jsonl"))
         figures = figures_of(
             attempts, generator, self._budget, rate=rate, seconds=seconds, seed=seed, cpu=cpu, gauges=gauges
@@ -199,31 +194,3 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for row in rows for name in row)
     found = {name: [row[name] for row in rows if name in row] for name in names}
     return {name: round(sum(values) / len(values), 4) for name, values in found.items()}
-
-
-class Busy:
-    """How busy the whole machine is while orders come, whoever it works for."""
-
-    def __init__(self) -> None:
-        """Begin before the trial."""
-        self._selling = False
-        self._first: Any = None
-        self._last: Any = None
-
-    def look(self, said: dict[str, Any] | None) -> None:
-        """Look at the clock of all cores, if orders come: by the generator's last message, or this one."""
-        if said is not None:
-            self._selling = said["phase"] == "sale"
-        if self._selling:
-            self._last = psutil.cpu_times()
-            self._first = self._first or self._last
-
-    @property
-    def share(self) -> float | None:
-        """The share of all cores that was not idle from the first look to the last; None: there were not two."""
-        if self._first is self._last:
-            return None
-        before, after = self._first, self._last
-        total = sum(after[:8]) - sum(before[:8])  # guest time is in user time already
-        idle = after.idle - before.idle + getattr(after, "iowait", 0.0) - getattr(before, "iowait", 0.0)
-        return round(1 - idle / total, 4) if total > 0 else None

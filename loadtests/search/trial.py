@@ -61,7 +61,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     wake_lag_p99_us: int
     generator_cpu: float  # of a core, the highest sample
     cpu: dict[str, float] = {}  # cores by role, mean while orders came
-    gauges: dict[str, float] = {}  # of the timeline, mean while orders came; and machine_busy
+    gauges: dict[str, float] = {}  # of the timeline, mean while orders came
 
     @property
     def point(self) -> Point:

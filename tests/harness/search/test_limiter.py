@@ -10,7 +10,7 @@ from loadtests.search.limiter import Sizes, Usage, name_limiter
 
 SIZES = Sizes(cores=8, workers=2, budget_ms=100)
 QUIET = {"server": 0.4, "valkey": 0.2, "postgres": 0.3, "worker": 0.2, "generator": 0.4}
-GAUGES = {"loop_lag_us": 500.0, "batch_ms": 1.5, "fsync_share": 0.2, "pool_wait_ms": 0.1, "machine_busy": 0.3}
+GAUGES = {"loop_lag_us": 500.0, "batch_ms": 1.5, "fsync_share": 0.2, "pool_wait_ms": 0.1, "others_cores": 0.3}
 
 
 def usages(cpu: dict[str, float] | None = None, gauges: dict[str, float] | None = None) -> list[Usage]:
@@ -30,7 +30,7 @@ def usages(cpu: dict[str, float] | None = None, gauges: dict[str, float] | None 
         ({"valkey": 0.95}, {}, "valkey"),
         ({"server": 1.9}, {}, "server"),
         ({"worker": 0.97}, {}, "worker"),
-        ({"server": 1.8}, {"machine_busy": 0.98}, "machine"),
+        ({"server": 1.8}, {"others_cores": 4.9}, "machine"),
         ({}, {"pool_wait_ms": 70.0}, "pool"),
         ({}, {"batch_ms": 40.0}, "store"),
         ({}, {"batch_ms": 40.0, "fsync_share": 0.9}, "fsync"),
@@ -52,10 +52,10 @@ def test_the_sentences_carry_the_figures_and_what_to_do() -> None:
     assert "95%" in said[0]
     assert "2,000/s" in said[0]
     assert "--workers" in said[1]
-    full = name_limiter(usages({"server": 1.8}, {"machine_busy": 0.98}), 2_000, SIZES).sentences
+    full = name_limiter(usages({"server": 1.8}, {"others_cores": 4.9}), 2_000, SIZES).sentences
     assert "server 1.80, generator 0.40" in full[1]
-    assert "4.94 cores went to none of them" in full[2]
-    own = usages({"server": 1.8, "postgres": 2.5, "valkey": 0.7, "worker": 0.8}, {"machine_busy": 0.85})
+    assert "4.90 cores went to none of them" in full[2]
+    own = usages({"server": 1.8, "postgres": 3.2, "valkey": 0.7, "worker": 0.8}, {"others_cores": 0.1})
     assert "move the load generator away" in name_limiter(own, 2_000, SIZES).sentences[2]
 
 

@@ -49,7 +49,7 @@ def trial(number: int, rate: float) -> Trial:
         wake_lag_p99_us=300,
         generator_cpu=0.3,
         cpu={"server": min(rate, 3_000) / 3_000, "valkey": rate / 9_000, "generator": 0.3},
-        gauges={"machine_busy": 0.5, "batch_ms": 1.0},
+        gauges={"others_cores": 0.1, "batch_ms": 1.0},
     )
     return Trial(number=number, rate=rate, judgement=judgement, why="as made", figures=figures, latencies_us=took)
 

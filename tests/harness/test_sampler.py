@@ -27,13 +27,13 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sampler,
         shop.wait_ready()
         with Sampler(sources_of(shop), every_s=0.25) as sampler:
             sampler.watch("generator", shop.pid("work") or 0)
-            assert wait_until(lambda: len(sampler.samples) >= 12, 20)
+            assert wait_until(lambda: len(sampler.samples) >= 10, 20)
             first = shop.pid("serve")
             shop.kill("serve")
             seen = len(sampler.samples)
             assert wait_until(lambda: shop.pid("serve") not in (None, first), 20)
             shop.wait_ready()
-            assert wait_until(lambda: len(sampler.samples) >= seen + 12, 20)
+            assert wait_until(lambda: len(sampler.samples) >= seen + 8, 20)
         yield sampler, seen
 
 

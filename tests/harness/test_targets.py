@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from core.__main__ import main
 from core.errors import BadInput
 from loadtests import checkers
 from loadtests.generator.contract import Reply
@@ -66,7 +67,7 @@ def corner_shop(*options: str) -> Iterator[str]:
             shop.kill()
 
 
-FOREIGN = ("--adapter", str(EXAMPLE), "--skus", "gift-10", "--rate", "150", "--seconds", "3", "--drain", "3")
+FOREIGN = ("--adapter", str(EXAMPLE), "--skus", "gift-10", "--rate", "150", "--seconds", "2", "--drain", "2")
 
 
 # --- a foreign shop -----------------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ FOREIGN = ("--adapter", str(EXAMPLE), "--skus", "gift-10", "--rate", "150", "--s
 
 def test_a_foreign_shop_is_loaded_through_one_file_and_what_nobody_could_see_is_not_checked(tmp_path: Path) -> None:
     """A pass for what was never looked at is the lie this harness is built against."""
-    with corner_shop("--stock", "150") as url:
+    with corner_shop("--stock", "80") as url:
         run = prove(tmp_path / "run", "--target", url, *FOREIGN)
     found = findings(run)
     assert {name for name, holds in found.items() if holds is not None} == checkers.FROM_HISTORY
@@ -82,8 +83,8 @@ def test_a_foreign_shop_is_loaded_through_one_file_and_what_nobody_could_see_is_
     assert "13 not checked" in run.printed
     assert sum("not checked" in line for line in run.summary["not_tested"]) == 13
     assert run.summary["non_vacuity"]["holds"], run.printed
-    assert run.summary["orders"]["accepted"] == run.summary["identity"]["accepted"] > 80
-    assert run.summary["keys"]["delivered"] > 80
+    assert run.summary["orders"]["accepted"] == run.summary["identity"]["accepted"] > 40
+    assert run.summary["keys"]["delivered"] > 40
     assert (tmp_path / "run" / "report.html").read_text().count("not checked</span>") == 13
     assert not (tmp_path / "run" / "postgres.json").exists()
     assert {a.outcome for a in read(tmp_path / "run" / "history.jsonl") if a.op == "place"} >= {"accepted", "sold_out"}
@@ -91,7 +92,7 @@ def test_a_foreign_shop_is_loaded_through_one_file_and_what_nobody_could_see_is_
 
 def test_a_foreign_shop_that_gives_one_card_to_two_buyers_is_found_without_its_stores(tmp_path: Path) -> None:
     """The commonest fault of the trade shows in what buyers see."""
-    with corner_shop("--stock", "150", "--same-card-twice") as url:
+    with corner_shop("--stock", "80", "--same-card-twice") as url:
         run = prove(tmp_path / "run", "--target", url, *FOREIGN)
     assert run.code == 2, run.printed
     assert findings(run)["one_key_one_buyer"] is False
@@ -101,7 +102,9 @@ def test_a_foreign_shop_that_gives_one_card_to_two_buyers_is_found_without_its_s
 # --- a core that runs already -------------------------------------------------------------------------------
 
 
-def test_a_core_that_runs_already_is_judged_by_its_stores_read_only_and_left_running(tmp_path: Path) -> None:
+def test_a_core_that_runs_already_is_judged_by_its_stores_read_only_and_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A deployment that is measured must not be touched, and another run's orders must not be taken for this one's."""
     with Deployment(tmp_path / "shop") as shop:
         shop.wait_ready()
@@ -109,20 +112,24 @@ def test_a_core_that_runs_already_is_judged_by_its_stores_read_only_and_left_run
         settings = shop.settings
         secrets = {"FLASHPROOF_SECRET": settings.secret, "FLASHPROOF_SANDBOX_SECRET": settings.sandbox_secret}
         environment = {name: base64.b64encode(value).decode() for name, value in secrets.items()}
-        options = ("--target", shop.url, "--skus", "hot,cold-000", "--rate", "100", "--seconds", "4", "--drain", "4")
+        options = ("--target", shop.url, "--skus", "hot,cold-000", "--rate", "120", "--seconds", "3", "--drain", "3")
         stores = ("--postgres-dsn", settings.postgres_dsn, "--valkey-url", settings.valkey_url)
         run = prove(tmp_path / "run", *options, *stores, environment=environment)
-        again = prove(tmp_path / "again", *options, *stores, environment=environment)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        again = main(["prove", *options, *stores, "--report", str(tmp_path / "again")]), capsys.readouterr().err
         assert not shop.incidents
-        blind = prove(tmp_path / "blind", *options, environment={**environment, "FLASHPROOF_SANDBOX_SECRET": ""})
+        monkeypatch.delenv("FLASHPROOF_SANDBOX_SECRET")
+        blind = main(["prove", *options, "--report", str(tmp_path / "blind")]), capsys.readouterr().err
     assert all(findings(run).values()), run.printed
     assert run.summary["cost"]["server_cpu_us_per_order"] is None
-    assert run.summary["orders"]["delivered"] > 50
+    assert run.summary["orders"]["delivered"] > 30
     assert settings.postgres_dsn not in run.summary["command"]
-    assert (again.code, again.printed.count("\n")) == (64, 1)
-    assert "orders already" in again.printed
-    assert (blind.code, blind.printed.count("\n")) == (64, 1)
-    assert "FLASHPROOF_SANDBOX_SECRET" in blind.printed
+    assert (again[0], again[1].count("\n")) == (64, 1)
+    assert "orders already" in again[1]
+    assert (blind[0], blind[1].count("\n")) == (64, 1)
+    assert "FLASHPROOF_SANDBOX_SECRET" in blind[1]
     assert not (tmp_path / "again").exists()
     assert not (tmp_path / "blind").exists()
 

@@ -33,7 +33,7 @@ from loadtests.search.bracket import Answer, Bounds, search
 from loadtests.search.law import Fit
 from loadtests.search.limiter import Sizes
 from loadtests.search.sketch import sketch
-from loadtests.search.stand import AROUND_S, Stand, Trial
+from loadtests.search.stand import AROUND_S, STOCK_SHARE, Stand, Trial
 from loadtests.search.trial import Budget
 from loadtests.shop.deployment import Deployment
 from loadtests.shop.quiet import versions as stores_versions
@@ -75,6 +75,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     arrivals: str
     workers: int
     processes: int
+    stock_share: float
     seed: int
     report: Path
     command: str
@@ -127,6 +128,7 @@ def read_options(argv: Sequence[str]) -> Options:
         ("--trials", given.trials, 1, 500),
         ("--minutes", given.minutes, 0.1, 600),
         ("--workers", given.workers, 1, 64),
+        ("--stock-share", given.stock_share, 0.001, 10),
         ("--processes", given.processes, 1, 64),
         ("--seed", given.seed, 0, 2**31),
     ):
@@ -150,6 +152,7 @@ def read_options(argv: Sequence[str]) -> Options:
         arrivals=given.arrivals,
         workers=given.workers,
         processes=given.processes,
+        stock_share=given.stock_share,
         seed=given.seed,
         report=given.report or Path("out/sweep") / run_id,
         command=shlex.join(["flashproof", "sweep", *argv]),
@@ -186,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--scenario", default="flash_sale", metavar="NAME", help=f"one of {', '.join(NAMES)} (default flash_sale)")
     add("--arrivals", default="constant", metavar="SPEC", help="how they come, e.g. poisson (default constant)")
+    share = f"keys of the hot product for each arrival; below 1 many are refused (default {STOCK_SHARE:g})"
+    add("--stock-share", type=float, default=STOCK_SHARE, help=share)
     add("--processes", type=int, default=1, help="processes of the load generator (default 1)")
     add("--workers", type=int, default=1, help="worker processes of the server (default 1)")
     add("--tolerance", type=float, default=1.1, help="how close is close enough, as a ratio (default 1.1)")
@@ -217,6 +222,7 @@ def run_trials(options: Options, progress: Progress, began: float) -> tuple[list
             progress.step,
             arrivals=options.arrivals,
             processes=options.processes,
+            stock_share=options.stock_share,
         )
         versions = stores_versions(shop.settings) | {name: version(name) for name in _PACKAGES}
         while True:

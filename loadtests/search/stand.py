@@ -65,6 +65,7 @@ class Stand:
         *,
         arrivals: str = "constant",
         processes: int = 1,
+        stock_share: float = STOCK_SHARE,
     ) -> None:
         """Take where to run, what, and whom to tell; the directory gets one folder a trial.
 
@@ -78,8 +79,9 @@ class Stand:
             say: told what is going on.
             arrivals: how they come.
             processes: of the load generator.
+            stock_share: keys of the hot product for each arrival.
         """
-        self._arrivals_like, self._processes = arrivals, processes
+        self._arrivals_like, self._processes, self._stock_share = arrivals, processes, stock_share
         self._shop, self._directory, self._scenario = shop, directory, scenario
         self._budget, self._seconds, self._seed, self._say = budget, seconds, seed, say
         self._cold = min(scenario.stage.cold, COLD_MOST)
@@ -119,9 +121,12 @@ class Stand:
 
     # --- how ------------------------------------------------------------------------------------------------
 
+    def _units(self, arrivals: float) -> int:
+        return math.ceil(arrivals * self._stock_share) + 10
+
     def _stock(self, sku: str, arrivals: int, seconds: float) -> None:
         stage, settings = self._scenario.stage, self._shop.settings
-        units, hold, silent = math.ceil(arrivals * STOCK_SHARE) + 10, stage.hold_ms(seconds), lambda _: None
+        units, hold, silent = self._units(arrivals), stage.hold_ms(seconds), lambda _: None
         first = not self._cold_keys
         cold = self._cold if first else 0
         set_stage(settings, units, cold, silent, hold, cold_stock=COLD_STOCK, limit=stage.buyer_limit, hot_sku=sku)
@@ -143,10 +148,12 @@ class Stand:
             p99_ms = said["p99_us"] / 1000
             self._say(f"{name}, {min(said['elapsed_s'], seconds):.1f} s gone, p99 {p99_ms:.1f} ms")
 
+        manners = self._scenario.manners  # who looks around first must come to ordering, or was never sent
+        drain_s = DRAIN_S + manners.looks_most * manners.look_us / 1e6
         arguments = {
             "--host": shop.url,
             "--fp-arrivals": self._arrivals_like,
-            "--fp-stock": str(math.ceil(rate * seconds * STOCK_SHARE)),
+            "--fp-stock": str(self._units(rate * seconds)),
             "--fp-rate": str(rate),
             "--fp-seconds": str(seconds),
             "--fp-seed": str(seed),
@@ -154,9 +161,9 @@ class Stand:
             "--fp-hot-sku": sku,
             "--fp-think": str(stage.hold_ms(seconds) * stage.think_share / 1000),
             "--fp-out": str(out),
-            "--fp-drain": str(DRAIN_S),
+            "--fp-drain": str(drain_s),
         }
-        most_s, log = seconds + DRAIN_S + 30.0, out / "locust.log"
+        most_s, log = seconds + drain_s + 30.0, out / "locust.log"
         with Sampler(sources_of(shop)) as sampler:
             watch = partial(sampler.watch, "generator")
             try:

@@ -309,7 +309,8 @@ def _free_port(port: int) -> None:
         with socket.create_server(("127.0.0.1", port)):
             return
     except OSError as error:
-        raise BadInput(f"--web: port {port} of 127.0.0.1 cannot be used ({error.strerror}); give another") from error
+        why = os.strerror(error.errno) if error.errno else error
+        raise BadInput(f"--web: port {port} of 127.0.0.1 cannot be used ({why}); give another") from error
 
 
 def _budgets(budgets: Budgets, p99_ms: float | None, killing: bool) -> Budgets:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,3 +131,15 @@ def test_the_live_percentiles_are_those_that_are_written_at_the_end() -> None:
     assert live["p99"] == pytest.approx(written.p99 / 1000, rel=0.001)
     assert live["p90"] == pytest.approx(written.p90 / 1000, rel=0.001)
     assert percentiles_ms(Buckets())["p50"] == "–"
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path) -> None:
+    """Locust would say it in its log, after the stores are up."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        web = f"--web={other.getsockname()[1]}"
+        argv = [sys.executable, "-m", "core", "prove", web, "--report", str(tmp_path / "run")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 64
+    assert "give another" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

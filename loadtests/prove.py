@@ -93,8 +93,9 @@ def make_directory(report: Path) -> None:
     Raises:
         BadInput: it cannot be made, or nothing can be written there.
     """
-    missing = [folder for folder in (report, *report.parents) if not folder.exists()]
+    missing: list[Path] = []
     try:
+        missing += [folder for folder in (report, *report.parents) if not folder.exists()]
         report.mkdir(parents=True, exist_ok=True)
         probe = report / ".writable"
         probe.touch()

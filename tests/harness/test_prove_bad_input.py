@@ -92,7 +92,7 @@ def test_a_target_that_refuses_is_void_and_told_with_its_address(ask: Ask) -> No
     assert said.line.startswith("VOID: --target http://127.0.0.1:1: nobody listens there; start the shop")
 
 
-@pytest.mark.parametrize("report", ["file/run", "/proc/flashproof/run", "file"])
+@pytest.mark.parametrize("report", ["file/run", "/proc/flashproof/run", "file", "new/" + 300 * "x", 300 * "x"])
 def test_a_directory_that_cannot_be_written_is_told_before_anything_starts(ask: Ask, house: Path, report: str) -> None:
     (house / "file").write_text("")
     said = ask("--report", report)

@@ -221,6 +221,8 @@ class Follow:
                 code, why = 64, str(error)
             except WrongClock as error:
                 code, why = EXIT_VOID, str(error)
+            except Exception as error:  # noqa: BLE001  # a fault here must not leave the master waiting for ever
+                code, why = EXIT_VOID, f"{type(error).__name__}: {error}"
             home = all((Path(folder) / name).exists() for name in FILES)
             if home:
                 self._send_home(Path(folder))

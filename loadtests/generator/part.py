@@ -6,6 +6,7 @@ and what each arrival does are those of the whole plan, so the parts together ar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -16,6 +17,9 @@ from loadtests.generator.dispatcher import Progress
 from loadtests.generator.plan import Plan
 
 CLOCKS_APART_MOST_S: Final = 0.25
+AHEAD_MOST: Final = 200_000  # arrivals planned before the start, some 300 bytes each
+AHEAD_S: Final = 2.0  # the time for it
+AHEAD_OF_START_S: Final = 0.2  # the same where others wait too and the start is fixed
 
 
 class WrongClock(Exception):
@@ -61,11 +65,18 @@ class PartOfArrivals:
         return self._whole.pace(elapsed_us, self._index + sent * self._of)
 
 
-def plan_of(part: Part, plan: Callable[[int], Plan]) -> Callable[[int], Plan]:
-    """Return what an arrival of this part does, by its number in the part; the plan keeps the run's number."""
-    if part.of == 1:
-        return plan
-    return lambda number: plan(part.index + number * part.of)
+def plan_of(part: Part, plan: Callable[[int], Plan], arrivals: int) -> Callable[[int], Plan]:
+    """Return what an arrival of this part does, by its number in the part; the plan keeps the run's number.
+
+    The first of the ``arrivals`` are planned here and now, within a time that is bounded: in the rush, between other
+    work, each would cost twice as much and be late for it.
+    """
+    until_ns = time.monotonic_ns() + int((AHEAD_S if part.of == 1 else AHEAD_OF_START_S) * 1e9)
+    known: list[Plan] = []
+    while len(known) < min(arrivals, AHEAD_MOST) and time.monotonic_ns() < until_ns:
+        known.append(plan(part.index + len(known) * part.of))
+    count, index, of = len(known), part.index, part.of
+    return lambda number: known[number] if number < count else plan(index + number * of)
 
 
 def together(told: list[Progress]) -> Progress:

@@ -234,11 +234,12 @@ def run(
         return EXIT_USAGE
     mine = part()
     clock.begins_unix_us = mine.start_unix_us
+    arrivals = options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine)
     crew = Crew()
     dispatcher = Dispatcher(
-        options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine),
+        arrivals,
         crew,
-        plan_of(mine, partial(_plan, options) if options.target.lacks else options.crowd.plan),
+        plan_of(mine, partial(_plan, options) if options.target.lacks else options.crowd.plan, arrivals.total),
         lambda plan, due_us: play(world, plan, due_us),
         recorder,
         clock,

@@ -18,7 +18,8 @@ import pytest
 
 from loadtests.generator.arrivals import Arrivals, Constant, Poisson
 from loadtests.generator.dispatcher import Generated, Progress
-from loadtests.generator.part import Part, PartOfArrivals, WrongClock, agreed, together
+from loadtests.generator.part import Part, PartOfArrivals, WrongClock, agreed, plan_of, together
+from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Buckets
 from loadtests.record.history import Attempt, read, read_charges
 from loadtests.record.latency import open_histogram
@@ -171,6 +172,15 @@ def test_the_parts_are_the_whole_plan_each_arrival_once(whole: Arrivals, of: int
         assert part.pace(-1_000, part.total) == (0, True)
         if part.total:
             assert part.pace(-1_000, 0) == (part.due_us(0) + 1_000, False)
+
+
+def test_what_is_planned_ahead_is_what_would_be_planned_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd(5, "hot", 20)
+    for ahead in (0, 7, 100):
+        monkeypatch.setattr("loadtests.generator.part.AHEAD_MOST", ahead)
+        for index, of in ((0, 1), (2, 3)):
+            planned = plan_of(Part(index, of), crowd.plan, 10)
+            assert [planned(n) for n in (9, 0, 3)] == [crowd.plan(index + n * of) for n in (9, 0, 3)]
 
 
 def test_every_field_of_the_generators_word_has_a_rule_and_the_worst_part_counts() -> None:

@@ -3,6 +3,8 @@
 Callers put an item and await its answer. One task takes all that waits (up to a limit), makes one call for it, hands
 out the answers, and takes the next list when the reply is back. Under light load a batch holds one item and waits for
 nothing; as load rises batches grow by themselves, so the cost of a call and of its fsync is shared by more and more.
+Where calls follow each other with little in each, they keep a distance (``SPACING_S``): a call costs server and store
+together some 400 µs of processor whatever it holds.
 
 Always true: an item is in at most one call; every caller gets an answer or a named error; no more than ``waiting_most``
 items wait, and with a limit no more than it allows wait or are in the call; what waited longer than the deadline when
@@ -15,11 +17,14 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from core.backends.limit import Limit
 from core.errors import Overloaded, StoreUnknown
 from core.settings import BATCH_MOST, REQUEST_DEADLINE_S, WAITING_MOST
+
+FEW: Final = 16  # items that are not worth a call of their own straight after another
+SPACING_S: Final = 0.002
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -53,6 +58,7 @@ class Batches(Generic[Item, Answer]):
         sent: Callable[[int], None] = lambda size: None,
         limit: Limit | None = None,
         now_s: Callable[[], float] = time.monotonic,
+        spacing_s: float = SPACING_S,
     ) -> None:
         """``sent`` is told the size of every batch, ``limit`` the time it took."""
         self._send, self._most, self._waiting_most, self._sent = send, most, waiting_most, sent
@@ -61,6 +67,8 @@ class Batches(Generic[Item, Answer]):
         self._sinks: list[Sink] = []
         self._since_s: list[float] = []
         self._in_call = 0
+        self._spacing_s = spacing_s
+        self._began_s = now_s() - spacing_s  # the last call
         self._room = 0  # how many more may be put; counted down by each, counted anew when a batch goes or comes
         self._count_room()
         self.called = 0  # items so far that went out with a call
@@ -112,7 +120,11 @@ class Batches(Generic[Item, Answer]):
         later = asyncio.get_running_loop().call_soon
         try:
             while self._items:
-                began_s = self._now_s()
+                if len(self._items) < FEW:
+                    rest_s = self._began_s + self._spacing_s - self._now_s()
+                    if rest_s > 0:
+                        await asyncio.sleep(rest_s)
+                self._began_s = began_s = self._now_s()
                 self._give_up(began_s - REQUEST_DEADLINE_S)
                 if not self._items:
                     return

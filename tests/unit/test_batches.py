@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.backends.batches import Batches
+from core.backends.batches import FEW, Batches
 from core.backends.limit import Limit
 from core.errors import Overloaded, StoreUnavailable, StoreUnknown
 from core.settings import REQUEST_DEADLINE_S
@@ -292,5 +294,31 @@ def test_a_cancelled_lane_leaves_nobody_waiting_for_ever() -> None:
         store.open.set()
         assert await lane.put(3) == 6
         assert await callers[1] == 4
+
+    run(test)
+
+
+def test_calls_with_little_in_them_keep_a_distance() -> None:
+    """Stops: thousands of calls and fsyncs a second for one item each, on cores that others need."""
+
+    async def test() -> None:
+        store, began = Store(), list[float]()
+        lane = Batches(store.send, sent=lambda size: began.append(time.monotonic()), spacing_s=0.05)
+        for number in range(4):
+            assert await lane.put(number) == number * 2
+        assert all(after - before >= 0.049 for before, after in pairwise(began))
+
+    run(test)
+
+
+def test_the_first_call_and_a_full_one_wait_for_nothing() -> None:
+    """Stops: a pause that buyers wait for although nothing is saved by it."""
+
+    async def test() -> None:
+        store = Store()
+        lane = Batches(store.send, spacing_s=10 * WAIT_S)  # longer than the test may take
+        assert await lane.put(1) == 2
+        assert await asyncio.gather(*[lane.put(n) for n in range(FEW)]) == [n * 2 for n in range(FEW)]
+        assert len(store.calls) == 2
 
     run(test)

@@ -85,10 +85,10 @@ class PureOrders:
     def __init__(self, calls: Calls, now_s: Callable[[], float]) -> None:
         """``now_s``: the loop's time, or a slow machine would let orders grow too old to be sent."""
         self._calls, self.memory = calls, PureMemory()
-        self.places: Batches[PlaceItem, PlaceAnswer] = Batches(self._place, now_s=now_s)
-        self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, now_s=now_s)
-        self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, now_s=now_s)
-        self.tracks: Batches[bytes, TrackAnswer | bool] = Batches(self._track, now_s=now_s)
+        self.places: Batches[PlaceItem, PlaceAnswer] = Batches(self._place, now_s=now_s, spacing_s=0.0)
+        self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, now_s=now_s, spacing_s=0.0)
+        self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, now_s=now_s, spacing_s=0.0)
+        self.tracks: Batches[bytes, TrackAnswer | bool] = Batches(self._track, now_s=now_s, spacing_s=0.0)
 
     async def _place(self, items: list[PlaceItem]) -> Sequence[PlaceAnswer]:
         return await self._calls.answer(items, _sku, _placed, ())
@@ -107,7 +107,7 @@ class PureRecords(Records):
     """Stands where PostgreSQL's record of orders stands."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
-        self._lane = Batches(self._read, now_s=now_s)
+        self._lane = Batches(self._read, now_s=now_s, spacing_s=0.0)
 
     async def _read(self, ids: list[bytes]) -> Sequence[OrderRecord | VaultLocked | None]:
         for order_id in ids:

@@ -18,6 +18,7 @@ from typing import IO, ClassVar, Final, Self
 from core.errors import BadInput, Fault, UnfitStore
 from core.local import places
 from core.local.lifeline import Lifeline
+from core.priority import step_back
 
 START_MOST_S: Final = 60.0  # includes replaying a long journal after a crash
 STOP_MOST_S: Final = 15.0  # then SIGKILL; what was acknowledged is on disk anyway
@@ -257,7 +258,7 @@ class EmbeddedServer(ABC):
             extra_groups=None if self._account is None else [],
         )
         if self.niceness:
-            os.setpriority(os.PRIO_PROCESS, process.pid, self.niceness)  # what it forks inherits it
+            step_back(process.pid, self.niceness)  # what it forks inherits it
         return process
 
     def _tidy(self) -> None:

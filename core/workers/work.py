@@ -12,6 +12,7 @@ import uvloop
 
 from core.backends.postgres import Postgres
 from core.clock import SystemClock
+from core.priority import step_back
 from core.sale.delivery.vault import Vault
 from core.sale.orders.pay import Paying
 from core.sale.orders.record import Records
@@ -70,6 +71,6 @@ def main(argv: Sequence[str]) -> int:
     parser.parse_args(argv)
     settings = load()
     set_level(settings.log_level)
-    os.nice(NICENESS)
+    step_back(os.getpid(), NICENESS)
     uvloop.run(work(settings))
     return 0

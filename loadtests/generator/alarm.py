@@ -8,7 +8,6 @@ hundreds of replies to handle, whoever handles them looks between two whether th
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import sys
@@ -57,15 +56,18 @@ class Alarm:
             urgent: told the time, so that others in the hub may ring early in a long turn.
         """
         self._loop = gevent.get_hub().loop
-        self._ring, self._fd, self._spec, self._libc = ring, -1, _Itimerspec(), None
+        self._ring, self._fd, self._spec = ring, -1, _Itimerspec()
+        self._settime: Any = None
         self._urgent, urgent.ring = urgent, ring
         self._watcher: Any = None
         if sys.platform == "linux":
-            libc: Any = ctypes.CDLL(None, use_errno=True)
+            # Not CDLL: it lets go of the interpreter for a call of a microsecond, thousands of times a second.
+            libc: Any = ctypes.PyDLL(None)
             if hasattr(libc, "timerfd_create"):
                 self._fd = libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
+                self._settime, self._spec_at = libc.timerfd_settime, ctypes.addressof(self._spec)
+                self._settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
         if self._fd >= 0:
-            self._libc = libc
             self._watcher = self._loop.io(self._fd, 1, priority=self._loop.MAXPRI)
             self._watcher.start(self._rang)
 
@@ -73,15 +75,15 @@ class Alarm:
         """Ring in ``wait_us`` microseconds (at least 1); an earlier setting is forgotten."""
         wake_ns = time.monotonic_ns() + max(1, wait_us) * 1000
         self._urgent.at_ns = wake_ns
-        if self._libc is None:
+        if self._fd < 0:
             if self._watcher is not None:
                 self._watcher.close()
             self._watcher = self._loop.timer(wait_us / 1e6, priority=self._loop.MAXPRI)
             self._watcher.start(self._ring, update=True)
             return
         self._spec.value_s, self._spec.value_ns = divmod(wake_ns, 1_000_000_000)
-        if self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(self._spec), None):
-            raise OSError(ctypes.get_errno(), "timerfd_settime")
+        if self._settime(self._fd, _ABSOLUTE, self._spec_at, None):
+            raise OSError("timerfd_settime")
 
     def close(self) -> None:
         """Give the timer back."""
@@ -94,7 +96,5 @@ class Alarm:
             self._fd = -1
 
     def _rang(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # set anew since it rang
-            os.read(self._fd, 8)
         if time.monotonic_ns() >= self._urgent.at_ns:  # nobody else rang meanwhile
-            self._ring()
+            self._ring()  # sets it anew, which takes back that it rang: no read(2) for that

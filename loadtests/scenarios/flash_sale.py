@@ -7,13 +7,17 @@
 
 from __future__ import annotations
 
-from loadtests.generator.scenario import Scenario, visitors
+from loadtests.generator.manners import Manners
+from loadtests.generator.scenario import Scenario, Stage, visitors
 from loadtests.record.summary import Budgets
 
 SCENARIO = Scenario(
     name="flash_sale",
     story="one hot product runs out under a crowd that clicks twice, pays late, never pays and comes again",
     wanted=("sold_out", "replay", "conflict", "expiry", "resale", "late_payment", "limit", "delivery"),
+    manners=Manners(hot=0.95),
+    rate=5_000.0,
+    stage=Stage(stock_share=0.1),
     budgets=Budgets(accepted_p99_us=100_000),
 )
 

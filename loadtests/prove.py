@@ -43,6 +43,7 @@ from profiles.capture import Capture
 
 EXIT_VOID: Final = 3
 QUIET_MOST_S: Final = 30.0
+_STILL_S: Final = 3.0  # a shop in which nothing moves for so long after the last reservation's end is stuck
 
 
 def main(argv: Sequence[str]) -> int:
@@ -167,12 +168,13 @@ def _calm(options: Options, shop: Deployment, progress: Progress) -> tuple[float
     began = time.monotonic()
     progress.step("waiting until all is quiet")
     shop.wait_ready()
-    if not wait_quiet(shop.settings, QUIET_MOST_S, progress.step):
+    stuck_s = options.scenario.stage.hold_ms(options.seconds) / 1000 + _STILL_S
+    if not wait_quiet(shop.settings, QUIET_MOST_S, progress.step, stuck_s):
         return None, 0
     progress.step("asking the open questions again")
     settings = shop.settings
     asked = resolve(options.report, shop.url, names_secret=settings.secret, sandbox_secret=settings.sandbox_secret)
-    quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step)
+    quiet = wait_quiet(shop.settings, QUIET_MOST_S, progress.step, stuck_s)
     return (time.monotonic() - began if quiet else None), asked.left_open
 
 

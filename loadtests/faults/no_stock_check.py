@@ -7,5 +7,5 @@ from loadtests.faults.edit import edit
 
 def plant() -> None:
     """Take the stock check out of place.lua."""
-    check = "if t.rule.free < t.quantity or now < t.rule.rests_ms then return refuse('sold_out') end"
+    check = "if r.free < t.quantity or now < r.rests_ms then return refuse('sold_out') end"
     edit("sale/orders/place.lua", check, "")

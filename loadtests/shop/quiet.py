@@ -18,13 +18,14 @@ from core.sale.orders.stream import FACTS, parse_id
 from core.settings import Settings
 
 _AGAIN_S: Final = 0.25
-STUCK_S: Final = 10.0  # longer than a reservation of the stage lives
+STUCK_S: Final = 10.0
 
 
-def wait_quiet(settings: Settings, most_s: float, waiting: Callable[[str], None]) -> bool:
+def wait_quiet(settings: Settings, most_s: float, waiting: Callable[[str], None], stuck_s: float = STUCK_S) -> bool:
     """Return whether the shop became quiet within ``most_s`` seconds; ``waiting`` is told what it waits for.
 
-    A shop in which nothing has moved for ``STUCK_S`` seconds will not become quiet; that is not waited out.
+    A shop in which nothing has moved for ``stuck_s`` seconds (longer than a reservation holds) will not become quiet;
+    that is not waited out.
     """
     until = time.monotonic() + most_s
     before, moved_at = "", time.monotonic()
@@ -37,7 +38,7 @@ def wait_quiet(settings: Settings, most_s: float, waiting: Callable[[str], None]
             return True
         if left != before:
             before, moved_at = left, time.monotonic()
-        elif time.monotonic() - moved_at > STUCK_S:
+        elif time.monotonic() - moved_at > stuck_s:
             return False
         waiting(f"waiting for {left}")
         time.sleep(_AGAIN_S)

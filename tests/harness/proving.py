@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 SMALL: Final = (
-    *("--rate", "250", "--seconds", "5", "--stock", "500", "--cold", "5", "--p99-ms", "5000", "--drain", "8"),
+    *("--rate", "250", "--seconds", "5", "--stock", "500", "--cold", "5", "--p99-ms", "5000", "--drain", "5"),
     *("--ceiling", "0"),
 )
 # What a busy machine may do to the generator, and nobody to the shop.

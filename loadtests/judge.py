@@ -280,7 +280,7 @@ def judge(files: RunFiles) -> Summary:
         latency_us=latency_us,
         service_us=service_us,
         gap_us=gaps(firsts.values()),
-        stock_locust_us=stock_locust(firsts.values(), run.rate),
+        stock_locust_us=stock_locust(firsts.values(), case.identity.scheduled / run.seconds),
         identity=case.identity,
         cost=costs(run.cpu_seconds, len(evidence.postgres.orders)),
         invariants=case.findings,

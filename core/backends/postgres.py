@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -131,7 +132,8 @@ class Postgres:
         try:
             yield connection
         except (TimeoutError, *_GONE, asyncpg.OperatorInterventionError) as error:
-            connection.terminate()
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool may have taken it back when the server went
+                connection.terminate()
             raise StoreUnknown(f"PostgreSQL was lost: {error}") from error
         finally:
             try:

@@ -34,7 +34,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     amount: int = 0
     currency: str = ""
     intended_us: int  # when it was due by the plan (for a follow-up: when its reason arose)
-    waited_us: int = 0  # of the time from intended to sent: with every connection busy; the rest was the generator's
+    waited_us: int = 0  # from intended to sent: for a free or new connection; the rest was the generator's
     sent_us: int = 0
     done_us: int = 0
     result: Result

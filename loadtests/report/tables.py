@@ -177,7 +177,10 @@ def locust(summary: Summary) -> Html:
             number(stock.count),
         ],
     ]
-    told = {"backlog": "intended to sent: every connection busy", "wake_lag": "intended to sent: the generator's own"}
+    told = {
+        "backlog": "intended to sent: for a connection",
+        "wake_lag": "intended to sent: the generator's own",
+    }
     for name, latency in summary.gap_us.items():
         rows.append([told.get(name, name), *_three(latency), number(latency.count)])
     return table(

@@ -2,7 +2,7 @@
 
     FLASHPROOF_SECRET=… FLASHPROOF_SANDBOX_SECRET=… python -m locust -f loadtests/scenarios/flash_sale.py \
         --headless --only-summary --loglevel WARNING --host http://127.0.0.1:8080 \
-        --fp-rate 2000 --fp-seconds 20 --fp-seed 1 --fp-out out/run
+        --fp-rate 5000 --fp-seconds 20 --fp-seed 1 --fp-out out/run
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCENARIO = Scenario(
     manners=Manners(hot=0.95),
     rate=5_000.0,
     stage=Stage(stock_share=0.1),
-    budgets=Budgets(accepted_p99_us=100_000),
+    budgets=Budgets(accepted_p99_us=100_000, unserved_share=0.01),
 )
 
 FlashSale = visitors(SCENARIO)

@@ -14,6 +14,7 @@ from typing import Any
 
 from core.facts import Fact, Paid, Placed, Released, Stocked
 from core.ids import split_ids
+from core.sale.orders.store import PlaceItem
 
 Ask = tuple[str, str, str, int]  # sku, fingerprint, buyer, quantity
 Kind = tuple[str, str, int]  # sku, fingerprint, quantity
@@ -82,12 +83,13 @@ class Model:
 
     # --- the verbs, each a batch --------------------------------------------------------------------------
 
-    def place(self, asks: Sequence[tuple[bytes, str, Kind]], now: int) -> list[tuple[Any, ...]]:
+    def place(self, asks: Sequence[PlaceItem], now: int) -> list[tuple[Any, ...]]:
         """place.lua; what was accepted of one kind is one member of the queue."""
         together: dict[Kind, list[bytes]] = {}
         answers = []
         with self._entry() as say:
-            for order_id, buyer, (sku, print_, quantity) in asks:
+            for ask in asks:
+                order_id, buyer, (sku, print_, quantity) = ask.order_id, ask.buyer, ask.kind
                 answer = self._place(order_id, (sku, print_, buyer, quantity), now, say)
                 if answer[0] == "accepted":
                     together.setdefault((sku, print_, quantity), []).append(order_id)

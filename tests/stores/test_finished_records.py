@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from shop import LONG_MS, PRICE, Shop, a_shop, run
 
 from core.backends.valkey import ROOT
@@ -58,7 +59,7 @@ def test_a_retry_of_a_finished_order_gets_its_terms_and_another_body_is_a_confli
                     "CNY",
                 )
                 assert again.pay_by_ms == 1_000 or again.pay_by_ms > LONG_MS  # where the test let its time be over
-                (other,) = await shop.place(item._replace(kind=shop.item("ann", quantity=1).kind))
+                (other,) = await shop.place(msgspec.structs.replace(item, kind=shop.item("ann", quantity=1).kind))
                 assert other.outcome == "conflict"
 
     run(test)

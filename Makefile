@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install prove test check profile bench ceiling lock clean
+.PHONY: help install prove test proofs check profile bench ceiling lock clean
 
 help:  ## Show these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,9 @@ prove: install  ## A whole flash sale with real stores, checked and judged: out/
 
 test: install  ## All tests, on real stores (under ten minutes)
 	@$(BIN)/python -m pytest $(ARGS)
+
+proofs: install  ## The commands of measurement, each played small from start to end (some minutes)
+	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 check: install  ## Format, lint, types, walls
 	@$(BIN)/ruff format --check .

@@ -230,6 +230,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ran]]:
                 process.wait()
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("verb", SMALL)
 def test_each_row_runs_and_its_exit_code_is_its_verdict(ran: dict[str, Ran], verb: str) -> None:
     """Stops: a benchmark that rots until the day it is needed."""
@@ -241,12 +242,14 @@ def test_each_row_runs_and_its_exit_code_is_its_verdict(ran: dict[str, Ran], ver
     assert f"out/{verb}/" in one.said and "Traceback" not in one.progress
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("verb", SMALL)
 def test_a_row_is_never_silent_for_long(ran: dict[str, Ran], verb: str) -> None:
     """Stops: a command that seems to hang."""
     assert ran[verb].silence_s <= 2 * SILENCE_MOST_S, ran[verb].progress  # twice: this machine runs three at once
 
 
+@pytest.mark.proof
 def test_orders_come_in_batches_even_in_a_tiny_run(ran: dict[str, Ran]) -> None:
     """Stops: counters that are read at the wrong server, which would tell zero or one."""
     batches = {figure["name"]: figure["values"][0] for figure in ran["durability"].report["figures"]}

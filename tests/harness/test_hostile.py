@@ -78,6 +78,7 @@ def test_too_few_open_files_are_said_before_anything_is_opened() -> None:
         siege.raise_files(hard + 1)
 
 
+@pytest.mark.proof
 def test_a_small_siege_is_measured_from_start_to_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

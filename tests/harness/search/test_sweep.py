@@ -25,6 +25,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complete
     return sweep(*options, "--trials", "3", "--report", str(report)), report
 
 
+@pytest.mark.proof
 def test_a_short_sweep_confirms_a_rate_and_leaves_its_page_and_data(
     swept: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
@@ -44,6 +45,7 @@ def test_a_short_sweep_confirms_a_rate_and_leaves_its_page_and_data(
     assert (report.parent / "latest").resolve() == report.resolve()
 
 
+@pytest.mark.proof
 def test_every_trial_has_fresh_buyers_enough_stock_and_figures_that_its_history_gives_again(
     swept: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:

@@ -33,7 +33,8 @@ Answer = TypeVar("Answer")
 class Sink(Protocol):
     """Where an answer goes: a future, or something lighter that takes it at once and without a turn of the loop.
 
-    Nothing of it may raise, but for a future that was cancelled: its neighbours in the batch wait behind it.
+    Nothing of it may raise, but for a future that was cancelled: its neighbours in the batch wait behind it. A result
+    may come when nobody wants it any more, and is then to be passed over.
     """
 
     def done(self) -> bool:

@@ -72,7 +72,9 @@ class Ticket(msgspec.Struct, eq=False):
         return self.connection is None
 
     def set_result(self, answer: Any, /) -> None:
-        """Answer the request."""
+        """Answer the request, unless the client has gone."""
+        if self.connection is None:
+            return
         try:
             self.finish(self.told(answer))
         except Exception as error:  # noqa: BLE001  # a sink must not raise

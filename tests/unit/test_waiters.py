@@ -289,3 +289,16 @@ def test_a_buyer_who_hangs_up_or_meets_an_error_leaves_no_entry() -> None:
         assert shop.tracking.waiters.count == 0
 
     run(test)
+
+
+def test_nothing_more_is_asked_for_a_buyer_who_has_gone() -> None:
+    """Stops: clients who ask and hang up, each of whom costs PostgreSQL a look."""
+
+    async def test() -> None:
+        shop, heard = Shop("delivered"), list[object]()
+        gone = SimpleNamespace(done=lambda: True, set_result=heard.append, set_exception=heard.append)
+        question = shop.tracking.ask(ANN, 0.0, cast("Any", gone))
+        question.set_result(False)  # Valkey does not know it: only the record can say
+        assert (shop.finds, heard) == (0, [])
+
+    run(test)

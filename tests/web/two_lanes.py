@@ -171,7 +171,7 @@ def read_answers(sent: bytes) -> tuple[Answer, ...]:
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         length = int(dict(headers).get("content-length", "0"))
-        if not sent or sent.startswith(b"HTTP/1."):  # to HEAD: a length but no body
+        if not sent or sent.startswith(b"HTTP/"):  # to HEAD, in any version: a length but no body
             length = 0
         assert len(sent) >= length, f"an answer shorter than it says: {head!r}"
         found.append(Answer(status, tuple(sorted(one for one in headers if one[0] in COMPARED)), sent[:length]))

@@ -167,7 +167,9 @@ class Question:
         return self._sink.done()
 
     def set_result(self, answer: Any, /) -> None:
-        """Take what a store says."""
+        """Take what a store says; nothing more is asked for a buyer who has gone."""
+        if self._sink.done():
+            return
         try:
             if self._looking == "valkey":
                 self._take_live(answer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from typing import Final, NoReturn
 
 import msgspec
@@ -87,16 +88,16 @@ class Tally:
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
-        self._counts: dict[str, int] = {}
+        self.counts: defaultdict[str, int] = defaultdict(int)  # where a call of ``add`` is too much, add here
         _tallies.append(self)
 
     def add(self, label: str) -> None:
         """Count one."""
-        self._counts[label] = self._counts.get(label, 0) + 1
+        self.counts[label] += 1
 
     def flush(self) -> None:
         """Bring what was counted into Prometheus's counter."""
-        counts, self._counts = self._counts, {}
+        counts, self.counts = self.counts, defaultdict(int)
         for label, count in counts.items():
             self._counter.labels(label).inc(count)
 

@@ -80,9 +80,9 @@ class Batches(Generic[Item, Answer]):
         """How many items wait for their batch."""
         return len(self._items)
 
-    def is_full(self) -> bool:
-        """Say whether ``put`` would refuse now; so cheap that it may be asked before any work is done for an item."""
-        return self._room <= 0
+    def room(self) -> int:
+        """Return how many items may be put now; so cheap that it may be asked before any work is done for an item."""
+        return self._room
 
     def _count_room(self) -> None:
         waiting = len(self._items)
@@ -113,6 +113,18 @@ class Batches(Generic[Item, Answer]):
         self._items.append(item)
         self._sinks.append(sink)
         self._since_s.append(self._now_s())
+        self._begin()
+
+    def put_all(self, items: list[Item], sinks: Sequence[Sink]) -> None:
+        """Add items that came together, no more than there is ``room`` for, each with the sink of its answer."""
+        count = len(items)
+        self._room -= count
+        self._items += items
+        self._sinks += sinks
+        self._since_s += [self._now_s()] * count
+        self._begin()
+
+    def _begin(self) -> None:
         if self._task is None:
             # The task begins after the callbacks that are ready now, so one turn of the loop fills the first batch.
             self._task = asyncio.create_task(self._run())

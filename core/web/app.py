@@ -103,7 +103,7 @@ class Shop:
 
     async def place_order(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/orders."""
-        if self._placing.is_full():
+        if self._placing.room() <= 0:
             await _body(request)  # unread, it would cost the client its connection
             raise Overloaded
         key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))

@@ -194,16 +194,20 @@ class Answers:
 
     def ok(self, status: int, body: bytes) -> bytes:
         """Return an answer with a JSON body."""
+        return self.head(status, len(body)) + body
+
+    def head(self, status: int, length: int) -> bytes:
+        """Return the head of an answer with a JSON body of ``length`` bytes."""
         if int(time.time()) != self._second:
             self._tick()
-        sought = status, len(body)
+        sought = status, length
         head = self._heads.get(sought)
         if head is None:
             head = self._heads[sought] = b"%bContent-Length: %d\r\n\r\n" % (
                 self._head(status, "application/json", {}),
-                len(body),
+                length,
             )
-        return head + body
+        return head
 
     def refused(self, refusal: Refusal | type[Refusal]) -> bytes:
         """Return the answer of a refusal; a class stands for its general message, and its bytes are made once."""

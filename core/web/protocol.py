@@ -23,9 +23,10 @@ from core.errors import FlashproofError, HeadTooLarge, InternalError, MalformedR
 from core.settings import HEAD_MOST
 from core.telemetry import CUTS, REFUSALS, log
 from core.web.deadlines import Deadlines
-from core.web.lane import Lane, Ticket, Verdict
+from core.web.lane import Lane, Verdict
 from core.web.plain import Answers, closing
 from core.web.problems import problem
+from core.web.ticket import Ticket
 
 _TURNS: Final = 3  # of the loop, in which aiohttp gets from one request to the next
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and forgets what was not read
@@ -50,7 +51,7 @@ class Protocol(RequestHandler):
         "_head_bytes",
         "_held",
         "_lane",
-        "_silent",
+        "_spoke",
         "_stays",
         "_wire",
         "ticket",
@@ -72,7 +73,7 @@ class Protocol(RequestHandler):
         self._lane, self._deadlines, self._answers = lane, deadlines, answers
         self._stays = lane is None  # with aiohttp
         self._held = b""  # what came while a request of this connection was under way
-        self._silent = True  # nothing ever came
+        self._spoke = False  # anything came
         self._head_bytes = 0  # of a head that comes in pieces
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last request that aiohttp was given
         self._deaf = False  # the last was no request: nothing is understood any more
@@ -84,24 +85,48 @@ class Protocol(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Give the bytes to the lane or to aiohttp."""
-        if self._silent and not data.isspace():
-            self._silent = False
-            self._deadlines.first_byte.leave(self)
         waiter = self._waiter  # as in `_rests`, which would be one call more a request
-        rests = self.ticket is None and (self._request_count == 0 if waiter is None else not waiter.done())
+        if (
+            self._spoke
+            and self.ticket is None
+            and (self._request_count == 0 if waiter is None else not waiter.done())
+            and not (self._stays or self._paused or self._close or self._force_close)
+        ):
+            lane = self._lane
+            assert lane is not None
+            self.ticket = lane.coming
+            lane.come(self, data)
+            return
+        self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        if not self._spoke and not data.isspace():
+            self._spoke = True
+            self._deadlines.first_byte.leave(self)
+        rests = self.ticket is None and self._rests()
         if not rests and (self.ticket is not None or self._body.is_eof()) and data:
             self._hold(data)
             return
         if not self._stays:
             assert self._lane is not None
             if rests and not (self._paused or self._close or self._force_close):
-                verdict = self._lane.take(self, data)
-                if verdict is Verdict.TAKEN:
-                    return
-                self._stays = verdict is Verdict.UNKNOWN
-            elif data:  # without any it is aiohttp's own call: its parser may go on with what it holds back
+                self.ticket = self._lane.coming
+                self._lane.come(self, data)
+                return
+            if data:  # without any it is aiohttp's own call: its parser may go on with what it holds back
                 self._stays = True
         self._feed(data, rests)
+
+    def looked_at(self, data: bytes, verdict: Verdict) -> None:
+        """Hear from the lane whose the bytes are: it has taken them, or they are aiohttp's."""
+        if verdict is Verdict.TAKEN:
+            return
+        self._stays = verdict is Verdict.UNKNOWN
+        if self.transport is None:
+            return
+        self._feed(data, rested=True)
+        if self._held:  # it came behind these bytes, before they were looked at; it may be the rest of their request
+            self._received(self._let_go())
 
     def _hold(self, data: bytes) -> None:
         """Keep what came too early; one read at most, for nothing more is read."""
@@ -170,14 +195,19 @@ class Protocol(RequestHandler):
         if not rests and turns:
             self._loop.call_soon(self._go_on, turns - 1)
             return
-        held, self._held = self._held, b""
-        if not (self._reading_paused or self._buffer_paused):  # by aiohttp, which resumes then
-            self.transport.resume_reading()
+        held = self._let_go()
         if rests:
             self.data_received(held)
         else:  # aiohttp reads what is left of a body nobody wants: only its parser knows where that ends
             self._stays = True
             self._feed(held, rested=False)
+
+    def _let_go(self) -> bytes:
+        """Return what was held, and read on."""
+        held, self._held = self._held, b""
+        if self.transport is not None and not (self._reading_paused or self._buffer_paused):  # aiohttp resumes then
+            self.transport.resume_reading()
+        return held
 
     def _resume_transport_reading(self) -> None:
         """Read on, if that is aiohttp's to say: not while something is held."""

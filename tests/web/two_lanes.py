@@ -233,14 +233,18 @@ class Server:
         self._loop = loop
 
     def _count(self, lane: Lane) -> None:
-        take = lane.take
+        come, take = lane.come, lane.take
 
-        def counted(connection: Any, data: bytes) -> Verdict:
+        def came(connection: Any, data: bytes) -> None:
+            self.taken += 1
+            come(connection, data)
+
+        def looked_at(connection: Any, data: bytes) -> Verdict:
             verdict = take(connection, data)
-            self.taken += verdict is Verdict.TAKEN
+            self.taken -= verdict is not Verdict.TAKEN
             return verdict
 
-        lane.take = counted  # type: ignore[method-assign]
+        lane.come, lane.take = came, looked_at  # type: ignore[method-assign]
 
     async def start(self, keepalive_s: float) -> None:
         """Make ready for connections."""
@@ -304,7 +308,7 @@ class Server:
         line.lose()
         await self._loop.rest()
         assert self.under_way == self.tracking.waiters.count == 0
-        counted = tuple([tuple(sorted(tally._counts.items())) for tally in TALLIES])
+        counted = tuple([tuple(sorted(tally.counts.items())) for tally in TALLIES])
         return Heard(read_answers(bytes(line.sent)), soon, later, tuple(self.calls.done), counted)
 
     async def _pass(self, gap: str | float) -> None:

@@ -8,11 +8,11 @@ No lookup and no await of its own before the batch. On return one thing is true:
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
-from core.backends.batches import Sink
 from core.clock import iso8601
 from core.errors import (
     IdempotencyConflict,
@@ -28,7 +28,7 @@ from core.errors import (
     SoldOut,
     UnknownProduct,
 )
-from core.ids import Names, Tokens
+from core.ids import ORDER_ID_BYTES, Names, Tokens
 from core.sale.body import repeated_field
 from core.sale.orders.answers import PlaceAnswer
 from core.sale.orders.store import Kind, OrderStore, PlaceItem, kind_of
@@ -100,16 +100,29 @@ def read_request(body: bytes) -> PlaceRequest:
 
 
 _known_skus: set[str] = set()  # well-formed ones seen lately; a hot one need not be matched again
-_KNOWN_SKUS_MOST: Final = 10_000
+_kinds: dict[tuple[str, int], Kind] = {}  # likewise of SKU and quantity: both are right, and this is what they make
+_KNOWN_MOST: Final = 10_000
 
 
 def _is_sku(sku: str) -> bool:
     if not _SKU.fullmatch(sku):
         return False
-    if len(_known_skus) >= _KNOWN_SKUS_MOST:
+    if len(_known_skus) >= _KNOWN_MOST:
         _known_skus.clear()
     _known_skus.add(sku)
     return True
+
+
+def _kind_of_request(body: bytes) -> Kind | None:
+    """Return the kind of an order in full, and remember it; None: the order is not right."""
+    try:
+        request = read_request(body)
+    except Refusal:
+        return None
+    if len(_kinds) >= _KNOWN_MOST:
+        _kinds.clear()
+    kind = _kinds[request.sku, request.quantity] = kind_of(request.sku, request.quantity)
+    return kind
 
 
 def read_idempotency_key(values: list[str]) -> str:
@@ -132,9 +145,10 @@ class Placing:
 
     def __init__(self, names: Names, store: OrderStore, pay_url: str) -> None:
         self._names, self._store = names, store
-        self.is_full = store.places.is_full  # whether an order would be refused as ``Overloaded``: ask before any work
+        self._order_id, self._memory = names.order_id, store.memory
+        self.room = store.places.room  # how many orders would not be refused as ``Overloaded``: ask before any work
+        self.put_all = store.places.put_all  # items of ``read``, each with a sink that takes a ``PlaceAnswer``
         self._pay_url = '"pay_url":' + msgspec.json.encode(pay_url).decode()[:-1]  # the order's name follows
-        self._said = _Said((), PlaceAnswer(""), SoldOut, names.tokens(0), "")
 
     def called(self) -> int:
         """Return how many orders the store was asked to place so far."""
@@ -146,47 +160,47 @@ class Placing:
         Raises:
             Overloaded, Fenced, StoreUnavailable: nothing was changed. StoreUnknown: nobody knows.
         """
-        item = self.item(request, idempotency_key)
-        refusal = self._store.memory.refuses(request.sku, item.order_id)
+        order_id = self._names.order_id(request.buyer, idempotency_key)
+        item = PlaceItem(order_id, request.buyer, kind_of(request.sku, request.quantity))
+        refusal = self.refuses(item)
         if refusal is not None:
             return refusal
-        return self.told(item, await self._store.places.put(item))
+        words = self.words(item.kind, await self._store.places.put(item))
+        return words.refusal or (words.is_new, words.of(order_id))
 
-    def place_for(self, item: PlaceItem, sink: Sink) -> type[Refusal] | None:
-        """Do as ``place``, but let the script's answer go to ``sink``, which reads it with ``told``.
+    def read(self, body: bytes, key: str) -> PlaceItem | None:
+        """Return what the script needs to decide an order, or None if anything of it is not plainly right.
 
-        Returns:
-            a refusal: then nothing comes to ``sink``.
-
-        Raises:
-            Overloaded: nothing was changed.
+        The same rules as ``read_request`` and ``read_idempotency_key``, without their words: they say what is wrong.
         """
-        refusal = self._store.memory.refuses(item.kind[0], item.order_id)
-        if refusal is None:
-            self._store.places.put_for(item, sink)
-        return refusal
+        try:
+            request = _decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        buyer = request.buyer
+        kind = _kinds.get((request.sku, request.quantity))
+        if (
+            kind is None
+            or not (buyer.isprintable() and 0 < len(buyer) <= BUYER_CHARS_MOST)
+            or body.count(b'"') > _QUOTES
+        ):
+            kind = _kind_of_request(body)
+        # Visible ASCII: three looks in C instead of a pattern, for a third of the time.
+        if kind is None or not (
+            0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MOST and key.isascii() and key.isprintable() and " " not in key
+        ):
+            return None
+        return PlaceItem(self._order_id(buyer, key), buyer, kind)
 
-    def item(self, request: PlaceRequest, idempotency_key: str) -> PlaceItem:
-        """Return what the script needs to decide a request."""
-        order_id = self._names.order_id(request.buyer, idempotency_key)
-        return PlaceItem(order_id, request.buyer, kind_of(request.sku, request.quantity))
+    def refuses(self, item: PlaceItem) -> type[Refusal] | None:
+        """Return why an order is certainly refused, from memory; None: the store must be asked."""
+        return self._memory.refuses(item.kind[0], item.order_id)
 
-    def told(self, item: PlaceItem, answer: PlaceAnswer) -> tuple[bool, bytes] | type[Refusal]:
-        """Return what the script's answer means for the buyer: as ``place``."""
-        said = self._said
-        # The orders of a batch share the very answer, and most of them their kind: what they have alike is made once.
-        if said.answer is not answer or said.kind is not item.kind:
-            said = self._said = self._say(item.kind, answer)
-        if said.refusal is not None:
-            return said.refusal
-        name = item.order_id.hex()
-        text = f'{{"order_id":"{name}","token":"{said.tokens.of(item.order_id)}",{said.terms}{name}"}}'
-        return answer.outcome == "accepted", text.encode()
-
-    def _say(self, kind: Kind, answer: PlaceAnswer) -> _Said:
+    def words(self, kind: Kind, answer: PlaceAnswer) -> Words:
+        """Return what the script's answer to orders of one kind means for their buyers."""
         refusal = REFUSED.get(answer.outcome)
         if refusal is not None:
-            return _Said(kind, answer, refusal, self._said.tokens, "")
+            return Words(refusal)
         terms = {
             "state": answer.state,
             "sku": kind[0],
@@ -196,15 +210,29 @@ class Placing:
             "pay_by": iso8601(answer.pay_by_ms),
         }
         tokens = self._names.tokens(answer.pay_by_ms // 1000 + TOKEN_LIFE_S)
-        text = msgspec.json.encode(terms).decode()[1:-1]
-        return _Said(kind, answer, None, tokens, f"{text},{self._pay_url}")
+        after = f'",{msgspec.json.encode(terms).decode()[1:-1]},{self._pay_url}'
+        return Words(None, answer.outcome == "accepted", tokens, after)
 
 
-class _Said(NamedTuple):
-    """One answer of the script to one kind of order: all that it says of each of them but the names."""
+class Words:
+    """An answer of the script to orders of one kind: a refusal, or the JSON of an ``OrderView`` around their names."""
 
-    kind: Kind | tuple[()]
-    answer: PlaceAnswer
-    refusal: type[Refusal] | None
-    tokens: Tokens
-    terms: str  # of an ``OrderView``, as JSON without braces; the order's name follows
+    __slots__ = ("_after", "_before", "_tokens", "is_new", "refusal")
+
+    def __init__(
+        self, refusal: type[Refusal] | None, is_new: bool = False, tokens: Tokens | None = None, after: str = ""
+    ) -> None:
+        """``after``: what stands behind the token, up to the order's name that ends ``pay_url``."""
+        self.refusal, self.is_new = refusal, is_new  # not new: replayed
+        self._before, self._tokens, self._after = '{"order_id":"', tokens, after
+
+    def behind(self, head: Callable[[int], bytes]) -> None:
+        """Have ``of`` put a head in front, made for the length of a body: all of a kind have the same."""
+        length = len(self.of(bytes(ORDER_ID_BYTES)))
+        self._before = head(length).decode("latin-1") + self._before
+
+    def of(self, order_id: bytes) -> bytes:
+        """Return the answer to the order of this id."""
+        assert self._tokens is not None, "a refusal has no words of its own"
+        name = order_id.hex()
+        return f'{self._before}{name}","token":"{self._tokens.of(order_id)}{self._after}{name}"}}'.encode()

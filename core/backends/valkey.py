@@ -7,6 +7,7 @@ connection refuses to sell until the fence (``workers/fence.py``) has made the s
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, TypeAlias
 
 import redis.asyncio as redis
@@ -84,7 +85,7 @@ async def assert_fit(url: str) -> None:
 
 
 class ShardConnection:
-    """One connection to a shard, for one lane of calls. Calls are made one after the other by their owner.
+    """One connection to a shard, for one lane of calls. Some may be under way at once, and are answered in their order.
 
     After each call one thing is true: it was done and its answer returned; or ``StoreUnavailable`` / ``Fenced``: surely
     not done; or ``StoreUnknown``: nobody knows, and the connection is dropped so that no late answer is mistaken.
@@ -94,12 +95,17 @@ class ShardConnection:
         """``once``: never reconnect; who must notice that the server was away (the projector) makes a new one."""
         self._url, self._once, self._made = url, once, False
         self._wire: Wire | None = None
+        self._connecting = asyncio.Lock()
         self._epoch = b"0"
 
     async def _connected(self) -> Wire:
         """Return a live connection, and learn the epoch if this server process is the one the shop is open on."""
         if self._wire is not None and self._wire.is_open:
             return self._wire
+        async with self._connecting:  # two calls make one connection
+            return self._wire if self._wire is not None and self._wire.is_open else await self._connect()
+
+    async def _connect(self) -> Wire:
         if self._once and self._made:
             raise StoreUnavailable("the connection to Valkey was lost")
         wire: Wire | None = None
@@ -148,7 +154,7 @@ class ShardConnection:
         try:
             self._epoch = await _read_epoch(wire)
         except (ReplyError, OSError, TimeoutError) as error:
-            await self.close()
+            self._drop(wire)
             raise StoreUnavailable(f"Valkey cannot be reached: {error or type(error).__name__}") from error
         if self._epoch == b"0":
             raise Fenced
@@ -166,16 +172,21 @@ class ShardConnection:
             raise _name(error) from error
         except BaseException as error:
             # Also a cancelled call leaves an answer behind on the wire: whoever comes next must not take it for theirs.
-            await self.close()
+            self._drop(wire)
             if isinstance(error, OSError | TimeoutError):
                 raise StoreUnknown from error
             raise
 
     async def close(self) -> None:
         """Drop the connection; the next call makes a new one."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
+        if self._wire is not None:
+            self._drop(self._wire)
+
+    def _drop(self, wire: Wire) -> None:
+        """Close a connection, which may not be the present one any more; whoever else waits on it hears nothing."""
+        wire.close()
+        if self._wire is wire:
+            self._wire = None
 
 
 async def _read_epoch(wire: Wire) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from typing import Any, Final, cast
 
 import hiredis
@@ -24,29 +25,32 @@ class ReplyError(Exception):
 
 
 class Wire(asyncio.Protocol):
-    """A connection that carries one command at a time."""
+    """A connection. Commands may follow each other before they are answered; answers come in their order."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_INCOMPLETE)
         self._transport: asyncio.Transport | None = None
-        self._reply: asyncio.Future[Any] | None = None
+        self._awaited: deque[asyncio.Future[Any]] = deque()  # one for each command under way
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own kind does not inherit from it
 
     def data_received(self, data: bytes) -> None:
-        """Hand the reply to whoever waits once it is whole."""
+        """Hand each reply that is whole to whoever waits for it."""
         self._reader.feed(data)
-        reply = self._reader.gets()
-        if reply is not _INCOMPLETE and self._reply is not None and not self._reply.done():
-            self._reply.set_result(reply)
+        while self._awaited and (reply := self._reader.gets()) is not _INCOMPLETE:
+            awaited = self._awaited.popleft()
+            if not awaited.done():
+                awaited.set_result(reply)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell whoever waits that no reply will come."""
         self._transport = None
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(ConnectionResetError("the store closed the connection"))
+        for awaited in self._awaited:
+            if not awaited.done():
+                awaited.set_exception(ConnectionResetError("the store closed the connection"))
+        self._awaited.clear()
 
     @property
     def is_open(self) -> bool:
@@ -62,10 +66,15 @@ class Wire(asyncio.Protocol):
         """
         if self._transport is None:
             raise ConnectionResetError("the connection is closed")
-        self._reply = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        awaited = loop.create_future()
+        self._awaited.append(awaited)
         self._transport.write(hiredis.pack_command(cast(Any, arguments)))
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            reply = await self._reply
+        timer = loop.call_later(STORE_TIMEOUT_S, _is_late, awaited)  # a fifth of what `asyncio.timeout` costs
+        try:
+            reply = await awaited
+        finally:
+            timer.cancel()
         if isinstance(reply, ReplyError):
             raise reply
         return reply
@@ -75,6 +84,11 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+
+
+def _is_late(awaited: asyncio.Future[Any]) -> None:
+    if not awaited.done():
+        awaited.set_exception(TimeoutError())
 
 
 async def connect(url: str) -> Wire:

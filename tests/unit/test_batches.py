@@ -107,6 +107,63 @@ def test_every_item_is_in_exactly_one_call_in_the_order_it_came(pauses: list[int
     run(test)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3 * FEW), st.integers(0, 3)), min_size=1, max_size=12), st.booleans())
+def test_two_calls_at_once_carry_every_item_once_in_its_order(turns: list[tuple[int, int]], breaks: bool) -> None:
+    """Stops: an item in two calls or in none, a third call, a second one for next to nothing, a caller forgotten."""
+
+    async def test() -> None:
+        store, lane = Store(), None
+        under_way = list[int]()
+
+        async def send(items: list[int]) -> Sequence[int]:
+            assert not under_way or len(items) >= max(FEW, under_way[0] * 3 / 4)
+            under_way.append(len(items))
+            assert len(under_way) <= 2
+            try:
+                return await store.send(items)
+            finally:
+                await asyncio.sleep(0.0005)
+                under_way.remove(len(items))
+
+        lane, futures = Batches(send, at_once=2, spacing_s=0.0), []
+        store.error = StoreUnknown() if breaks else None
+        for count, pause in turns:
+            for _ in range(count):
+                futures.append(lane.put(len(futures)))
+            for _ in range(pause):
+                await asyncio.sleep(0.0003)
+        said = await asyncio.gather(*futures, return_exceptions=True)
+        assert (
+            all(isinstance(one, StoreUnknown) for one in said) if breaks else said == [2 * n for n in range(len(said))]
+        )
+        assert [item for call in store.calls for item in call] == list(range(len(futures)))
+        assert lane.waiting == 0 and not lane._runs and lane.room() > 0
+
+    run(test)
+
+
+def test_a_second_call_goes_while_the_first_is_not_answered() -> None:
+    """Stops: a store that waits for the worker between two calls."""
+
+    async def test() -> None:
+        store = Store()
+        store.open.clear()
+        lane = Batches(store.send, at_once=2)
+        callers = [lane.put(n) for n in range(FEW)]
+        await asyncio.sleep(0)
+        callers += [lane.put(n) for n in range(FEW, 2 * FEW - 1)]
+        await asyncio.sleep(0.005)
+        assert len(store.calls) == 1  # too little for a second
+        callers.append(lane.put(2 * FEW - 1))
+        await asyncio.sleep(0)
+        assert [len(call) for call in store.calls] == [FEW, FEW]
+        store.open.set()
+        assert await asyncio.gather(*callers) == [2 * n for n in range(2 * FEW)]
+
+    run(test)
+
+
 def test_beyond_the_limit_a_caller_is_turned_away_at_once_and_the_others_are_not_hurt() -> None:
     """Stops: a queue without an end, which turns a slow store into a dead server."""
 
@@ -287,8 +344,8 @@ def test_a_cancelled_lane_leaves_nobody_waiting_for_ever() -> None:
         lane = Batches(store.send, most=1)
         callers = [lane.put(1), lane.put(2)]
         await asyncio.sleep(0)
-        assert lane._task is not None
-        lane._task.cancel()
+        assert len(lane._runs) == 1
+        next(iter(lane._runs)).cancel()
         await asyncio.sleep(0)
         assert callers[0].cancelled() or isinstance(callers[0].exception(), BaseException)
         store.open.set()

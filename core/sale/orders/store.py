@@ -1,6 +1,6 @@
 """The order scripts, each behind a batched lane with a connection of its own.
 
-A lane's connection carries one call at a time, so a slow batch of one verb never stands before another verb.
+A lane's connection carries the calls of one verb, so a slow batch of one never stands before another verb.
 Round trips: one a batch. What is sent: the epoch, one packed list, the joined order ids.
 """
 
@@ -121,7 +121,7 @@ class OrderStore:
         self.memory = Memory(self._read_ids, time.monotonic)
         self.limit = Limit(ORDERS_LEAST, WAITING_MOST)
         self.places: Batches[PlaceItem, PlaceAnswer] = Batches(
-            self._place, sent=self._lanes["place"].size, limit=self.limit
+            self._place, sent=self._lanes["place"].size, limit=self.limit, at_once=2
         )
         self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, sent=self._lanes["pay"].size)
         self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, sent=self._lanes["cancel"].size)

@@ -259,7 +259,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates
     latency_us: dict[str, Latency]  # from the instant the plan intended
     service_us: dict[str, Latency]  # from the send
-    gap_us: dict[str, Latency]  # from intended to sent: `backlog` (all connections busy) and `wake_lag` (the generator)
+    gap_us: dict[
+        str, Latency
+    ]  # from intended to sent: `backlog` (connections, earlier answers), `wake_lag` (the generator)
     stock_locust_us: StockLocust
     identity: Identity
     cost: Cost

@@ -178,7 +178,7 @@ def locust(summary: Summary) -> Html:
         ],
     ]
     told = {
-        "backlog": "intended to sent: for a connection",
+        "backlog": "intended to sent: for a connection or an earlier answer",
         "wake_lag": "intended to sent: the generator's own",
     }
     for name, latency in summary.gap_us.items():

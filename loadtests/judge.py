@@ -320,6 +320,8 @@ def _health(case: _Case) -> GeneratorHealth:
         reasons=reasons,
         stalls=len(generator.stalls),
         ceiling_per_s=generator.ceiling_per_s,
+        ceiling_requests_per_s=generator.ceiling_requests_per_s,
+        ceiling_found=generator.ceiling_found,
         processes=generator.processes,
         scheduling=generator.scheduling,
     )

@@ -272,8 +272,8 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
     add(
         "--ceiling",
         type=float,
-        default=1.0,
-        help="seconds to measure the generator's own ceiling in; 0: not (default 1)",
+        default=3.0,
+        help="seconds to measure the generator's own ceiling in, 1 or more; 0: not (default 3)",
     )
     add("--p99-ms", type=float, help="budget: accepted orders' p99 (default: the scenario's)")
     kills = "kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13"

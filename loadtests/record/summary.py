@@ -98,7 +98,9 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: dict[str, int] = {}
     cpu_samples: list[tuple[int, float]] = []  # (instant in µs, share of one core), every 0.25 s
     stalls: list[tuple[int, int]] = []  # (instant in µs, length in µs) of what stopped the generator for 50 ms or more
-    ceiling_per_s: float | None = None  # requests a second it makes of a null server on this machine
+    ceiling_per_s: float | None = None  # arrivals a second that all of it can make of a null server on this machine
+    ceiling_requests_per_s: float | None = None  # in the same half second
+    ceiling_found: bool = True  # False: it had not given out yet, so the ceiling lies higher
     processes: int = 1
     scheduling: str = ""  # how the kernel ran it: fifo (real time), other, or fifo until it was busy for too long
 
@@ -222,7 +224,9 @@ class GeneratorHealth(msgspec.Struct, frozen=True, kw_only=True):
     wake_lag_us_p99: int
     reasons: list[str] = []  # why not
     stalls: int = 0  # of 50 ms or more
-    ceiling_per_s: float | None = None  # requests a second it makes of a null server on this machine
+    ceiling_per_s: float | None = None  # arrivals a second that all of it can make of a null server on this machine
+    ceiling_requests_per_s: float | None = None  # in the same half second
+    ceiling_found: bool = True  # False: it had not given out yet, so the ceiling lies higher
     processes: int = 1
     scheduling: str = ""
 

@@ -160,6 +160,7 @@ def _late(case: _Case) -> Iterable[str]:
     budgets = case.files.run.budgets
     for name, most_us in (
         ("accepted", budgets.accepted_p99_us),
+        ("accepted_after_retry", budgets.accepted_after_retry_p99_us),
         ("sold_out", budgets.sold_out_p99_us),
         ("paid_to_delivered", budgets.paid_to_delivered_p99_us),
         *budgets.p99_us.items(),

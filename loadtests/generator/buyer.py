@@ -40,7 +40,7 @@ COME_BACKS_MOST: Final = 5  # times one who was told sold_out asks again
 TRACK_TIMEOUT_S: Final = 10.0
 BROWSE_TIMEOUT_S: Final = 10.0
 WAIT_S: Final = 10  # one long poll
-STORM_PART: Final = 0.125  # of the time between two storms of payments, in which one comes
+STORM_PART: Final = 0.15  # of the time between two storms of payments, in which one comes
 WAITS_MOST: Final = 8  # long polls of one buyer
 
 

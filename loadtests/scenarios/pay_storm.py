@@ -16,11 +16,11 @@ SCENARIO = Scenario(
     rate=500.0,
     stage=Stage(stock_share=1.2, hold_share=0.6, hold_least_ms=5_000, think_share=0.3),
     budgets=Budgets(
-        accepted_p99_us=300_000,
+        accepted_p99_us=250_000,
         accepted_after_retry_p99_us=4_000_000,
-        paid_to_delivered_p99_us=2_000_000,
+        paid_to_delivered_p99_us=800_000,
         unserved_share=0.01,
-        p99_us={"pay_paid": 300_000},
+        p99_us={"pay_paid": 400_000},
     ),
 )
 

@@ -8,7 +8,7 @@ from loadtests.record.summary import Budgets
 
 SCENARIO = Scenario(
     name="pay_storm",
-    story="payments pile up and come in one blow every two seconds, many twice, many out of order",
+    story="payments pile up and come in one blow of 0.3 s every two seconds, many twice, many out of order",
     wanted=("pay_storm", "repeated_callback", "out_of_order", "delivery"),
     manners=Manners(
         pay_together_us=2_000_000, twice=0.4, started_after=0.2, never_pay=0.04, pay_late=0.0, greedy=0.0, too_many=0.0

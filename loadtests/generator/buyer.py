@@ -86,8 +86,7 @@ def play(world: World, plan: Plan, due_us: int) -> None:
     if plan.looks:
         begun_us, due_us = due_us, due_us + len(plan.looks) * plan.look_us
         try:
-            _browse(world, plan, begun_us)
-            held_us = _wait_until(world, due_us)
+            held_us = _browse(world, plan, begun_us)
         except BaseException:  # the run is over before this visitor had seen enough: due, and never sent
             world.recorder.first("unsent")
             world.recorder.note(unsent_attempt(plan, due_us, "unsent"))
@@ -137,16 +136,24 @@ def _live(world: World, plan: Plan, placed: Placed, due_us: int) -> None:
         _poll(world, plan, placed, story, pay_us)
 
 
-def _browse(world: World, plan: Plan, due_us: int) -> None:
-    """Look at some products, perhaps at the list before, the wanted one last; one each ``look_us``."""
+def _browse(world: World, plan: Plan, due_us: int) -> int:
+    """Look at some products, perhaps at the list before, the wanted one last, one each ``look_us``; then wait to order.
+
+    Returns:
+        by how much the pages made the order late. What the generator itself was late with a page is not the shop's
+        doing and does not count, so it remains in the wake lag.
+    """
+    own_us = max(0, world.clock.now_us() - due_us)  # the generator's lateness with this page, then the one before
     for sku in plan.looks:
-        held_us = _wait_until(world, due_us)
+        held_us = max(0, _wait_until(world, due_us) - own_us)
         reply = world.ask(world.target.browse(sku), BROWSE_TIMEOUT_S)
         reply.waited_us += held_us
+        own_us = max(0, reply.sent_us - due_us - reply.waited_us)
         why = "product" if sku else "list"
         attempt = browse_attempt(world.target, why, reply, plan.number, plan.buyer, sku, due_us)
         _note(world, why, attempt, reply)
         due_us += plan.look_us
+    return max(0, _wait_until(world, due_us) - own_us)
 
 
 # --- placing ------------------------------------------------------------------------------------------------

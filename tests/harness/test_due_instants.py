@@ -80,9 +80,11 @@ def lived(
     changes: dict[str, Any],
     manners: Manners = Manners(),  # noqa: B008  # frozen
     sold_out: int = 0,
+    late_us: int = 0,
 ) -> list[Attempt]:
-    """Return the history of one arrival that was due at ``DUE_US``."""
+    """Return the history of one arrival that was due at ``DUE_US`` and begun ``late_us`` later."""
     shop, recorder = Slow(iter(takes_us), sold_out), Recorder(out)
+    shop.us += late_us
     target = Core("127.0.0.1:1", b"g" * 32)
     plain: dict[str, Any] = {"again": "", "conflict": None, "ending": "never", "watch": "none", "callbacks": "once"}
     plan: Plan = msgspec.structs.replace(Crowd(1, "hot", 5).plan(3), **plain | changes)
@@ -140,6 +142,18 @@ def test_an_order_after_looking_around_is_due_when_the_plan_says_and_shows_all_t
     assert order.waited_us == missed_us  # the shop's doing, never the generator's
     backlog = gaps([order])
     assert (backlog["backlog"].max, backlog["wake_lag"].max) == (missed_us, 0)
+
+
+@pytest.mark.parametrize("look_us", [0, 25_000, 200_000])
+def test_the_generators_own_lateness_is_never_laid_at_the_shops_door(tmp_path: Path, look_us: int) -> None:
+    """Stops: a generator that comes late to the first page, and has the order's wake lag forgiven as backlog."""
+    changes = {"looks": ("cold-001", "hot"), "look_us": look_us}
+    attempts = lived(tmp_path, [10_000, 10_000, 10_000], changes, late_us=50_000)
+    (order,) = only(attempts, "place")
+    in_time = lived(tmp_path / "in_time", [10_000, 10_000, 10_000], changes)
+    (punctual,) = only(in_time, "place")
+    assert order.waited_us == punctual.waited_us  # what the shop cost is the same
+    assert gaps([order])["wake_lag"].max == order.sent_us - punctual.sent_us
 
 
 @pytest.mark.parametrize("order_took_us", [1_000, 3_000_000])

@@ -47,7 +47,7 @@ SCENARIO = Scenario(
     budgets=Budgets(
         accepted_p99_us=75_000,
         accepted_after_retry_p99_us=4_000_000,
-        sold_out_p99_us=50_000,
+        sold_out_p99_us=30_000,
         paid_to_delivered_p99_us=250_000,
         unserved_share=0.001,
     ),

@@ -19,7 +19,7 @@ SCENARIO = Scenario(
         accepted_p99_us=250_000,
         accepted_after_retry_p99_us=4_000_000,
         paid_to_delivered_p99_us=800_000,
-        unserved_share=0.01,
+        unserved_share=0.001,
         p99_us={"pay_paid": 400_000},
     ),
 )

@@ -33,8 +33,9 @@ from loadtests.record.history import Attempt, read
 from loadtests.record.identity import first_places
 from loadtests.record.summary import Generator, Latency
 
-PEAK_LEAST: Final = 16_000.0  # arrivals a second at the end of the rise
-PEAK_TIMES: Final = 3.0  # … or so many times the rate that is to be made, if that is more
+PEAK_TIMES: Final = 8.0  # the rate that is to be made: arrivals a second at the end of the rise, but no fewer …
+PEAK_LEAST: Final = 2_000.0
+PEAK_MOST: Final = 16_000.0  # … and no more (but twice the rate): too steep a rise passes its ceiling in one sample
 P99_US: Final = 100_000  # where the scenario promises none
 WINDOW: Final = 2  # samples of CPU, a quarter of a second each
 THINK_S: Final = 0.2  # to paying, at most: what an arrival brings with it comes within the same rise
@@ -63,7 +64,7 @@ def whole_ceiling(scenario: Scenario, rate: float, seconds: float) -> Whole:
     Raises:
         CeilingUnknown: it could not be measured.
     """
-    peak = max(PEAK_LEAST, PEAK_TIMES * rate)
+    peak = max(2 * rate, min(PEAK_MOST, max(PEAK_LEAST, PEAK_TIMES * rate)))
     share = scenario.manners.hot * min(1.0, scenario.stage.stock_share) + 1.0 - scenario.manners.hot
     with null_server(share) as port, tempfile.TemporaryDirectory() as folder:
         out = Path(folder)

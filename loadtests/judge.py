@@ -160,6 +160,7 @@ def _late(case: _Case) -> Iterable[str]:
     budgets = case.files.run.budgets
     for name, most_us in (
         ("accepted", budgets.accepted_p99_us),
+        ("accepted_after_retry", budgets.accepted_after_retry_p99_us),
         ("sold_out", budgets.sold_out_p99_us),
         ("paid_to_delivered", budgets.paid_to_delivered_p99_us),
         *budgets.p99_us.items(),
@@ -320,6 +321,8 @@ def _health(case: _Case) -> GeneratorHealth:
         reasons=reasons,
         stalls=len(generator.stalls),
         ceiling_per_s=generator.ceiling_per_s,
+        ceiling_requests_per_s=generator.ceiling_requests_per_s,
+        ceiling_found=generator.ceiling_found,
         processes=generator.processes,
         scheduling=generator.scheduling,
     )

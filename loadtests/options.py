@@ -154,7 +154,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         workers=options.workers,
         processes=options.processes,
         drain=options.drain,
-        budgets=_budgets(scenario.budgets, options.p99_ms, bool(kills)),
+        budgets=_budgets(scenario.budgets, options.p99_ms, bool(options.kill)),
         kills=kills,
         lane=options.lane,
         fault=options.fault,
@@ -272,8 +272,8 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
     add(
         "--ceiling",
         type=float,
-        default=1.0,
-        help="seconds to measure the generator's own ceiling in; 0: not (default 1)",
+        default=3.0,
+        help="seconds to measure the generator's own ceiling in, 1 or more; 0: not (default 3)",
     )
     add("--p99-ms", type=float, help="budget: accepted orders' p99 (default: the scenario's)")
     kills = "kill -9 while it runs, e.g. serve@4,work@7,valkey@10,postgres@13"
@@ -314,7 +314,8 @@ def _free_port(port: int) -> None:
 
 
 def _budgets(budgets: Budgets, p99_ms: float | None, killing: bool) -> Budgets:
-    """Return the budgets that apply: the option's, the scenario's, or, where processes are killed, none of speed."""
+    """Return the budgets that apply: the option's, the scenario's, or, where --kill kills what its story does not, none
+    of speed."""
     if killing:
         return Budgets(requests_per_arrival=budgets.requests_per_arrival, rss_growth_bytes=budgets.rss_growth_bytes)
     if p99_ms is None:

@@ -21,9 +21,10 @@ from core.errors import BadInput, Fault, FlashproofError
 from core.settings import to_environment
 from loadtests import judge
 from loadtests.against import knock, run_against
-from loadtests.generator.ceiling import CeilingUnknown, quick_ceiling
+from loadtests.generator.ceiling import CeilingUnknown
 from loadtests.generator.load import run_locust
 from loadtests.generator.scenario import HOT_SKU
+from loadtests.generator.whole_ceiling import Whole, whole_ceiling
 from loadtests.machine import point_latest
 from loadtests.options import Options, read_options
 from loadtests.progress import Progress
@@ -64,12 +65,12 @@ def main(argv: Sequence[str]) -> int:
     make_directory(options.report)
     progress = Progress(options.seconds)
     try:
-        ceiling_per_s = _ceiling(options, progress)
+        ceiling = _ceiling(options, progress)
         if elsewhere is not None and target is not None:
             run_against(options, elsewhere, target, progress)
         else:
             run_sale(options, progress)
-        _write_ceiling(options.report / "generator.json", ceiling_per_s)
+        _write_ceiling(options.report / "generator.json", ceiling)
         progress.step("judging")
         files = judge.read_run(options.report)
         summary = judge.judge(files)
@@ -190,21 +191,24 @@ def _captures(options: Options, shop: Deployment) -> list[Capture]:
     ]
 
 
-def _ceiling(options: Options, progress: Progress) -> float | None:
-    """Return how many requests a second the generator makes of a null server here and now; None: not measured."""
+def _ceiling(options: Options, progress: Progress) -> Whole | None:
+    """Return how much of this scenario the generator makes of a null server here and now; None: not measured."""
     if not options.ceiling_s:
         return None
     progress.step("measuring the generator's own ceiling")
     try:
-        return round(quick_ceiling(options.ceiling_s), 1)
+        return whole_ceiling(options.scenario, options.rate, options.ceiling_s)
     except CeilingUnknown as error:
         progress.note(f"the generator's ceiling is not known: {error}")
         return None
 
 
-def _write_ceiling(path: Path, ceiling_per_s: float | None) -> None:
+def _write_ceiling(path: Path, ceiling: Whole | None) -> None:
+    if ceiling is None:
+        return
     told = msgspec.json.decode(path.read_bytes())
-    judge.write_json(path, {**told, "ceiling_per_s": ceiling_per_s})
+    found = {"ceiling_per_s": ceiling.arrivals_per_s, "ceiling_requests_per_s": ceiling.requests_per_s}
+    judge.write_json(path, {**told, **found, "ceiling_found": ceiling.gave_out})
 
 
 def _generate(options: Options, shop: Deployment, progress: Progress, sampler: Sampler) -> list[Incident]:

@@ -45,8 +45,9 @@ _PACKAGES: Final = ("locust", "aiohttp", "uvloop", "redis", "asyncpg")
 _EPILOG: Final = """
 method: rates are doubled from --from until one breaks the budget, then the bracket is halved (geometrically) until
 its ends lie within --tolerance. A rate is kept when passes lead by two, broken when fails do (Wald's sequential
-probability ratio test). A trial that breaks the budget while the load generator was not fit to judge is void: it is
-said, tried again, and never counts against the shop.
+probability ratio test). A trial is void if the load was not put on (an arrival never sent, the rate not made), or if
+it breaks the budget while the load generator was not fit to judge: it is said and tried again, and counts neither for
+the shop nor against it. A budget kept in spite of a late generator is kept: lateness only makes latency longer.
 
 written to --report: sweep.html, sweep.json, and one folder a trial with its raw history.
 

@@ -1,6 +1,6 @@
-"""What the load generator itself can do on this machine: its users against a null server, each on a core of its own.
+"""What Locust's fast user and the lean user can do on this machine against a null server, each on a core of its own.
 
-A figure of a server is only worth something below its generator's ceiling; so every run says what that is.
+These are closed loops, as fast as they can; what the whole generator of a run can do is ``whole_ceiling``'s.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -51,29 +50,17 @@ def cores() -> tuple[int, int]:
     return found[0], found[-1]
 
 
-def quick_ceiling(seconds: float = 1.0) -> float:
-    """Return how many requests a second the lean user reaches against the null server on this machine now.
-
-    It takes some three seconds more than ``seconds``.
-
-    Raises:
-        CeilingUnknown: it could not be measured.
-    """
-    with null_server() as port, tempfile.TemporaryDirectory() as folder:
-        return drive("Lean", port, seconds, Path(folder)).per_s
-
-
 @contextlib.contextmanager
-def null_server() -> Iterator[int]:
-    """Start the null server on the last core and give its port.
+def null_server(share: float = 1.0) -> Iterator[int]:
+    """Start the null server on the last core and give its port; it accepts that share of the orders.
 
     Raises:
         CeilingUnknown: it does not start.
     """
-    command = [sys.executable, "-m", "loadtests.generator.null_server"]
+    command = [sys.executable, "-m", "loadtests.generator.null_server", str(share)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         try:
-            _pin(process.pid, cores()[1])
+            pin(process.pid, cores()[1])
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line.strip().isdigit():
@@ -108,7 +95,7 @@ def drive(kind: str, port: int, seconds: float, out: Path, users: int = USERS) -
         env=os.environ | {VARIABLE: f"{WARM_S},{seconds}"},
     )
     try:
-        _pin(process.pid, cores()[0])
+        pin(process.pid, cores()[0])
         said, errors = process.communicate(timeout=seconds + _STARTS_S)
     except subprocess.TimeoutExpired as error:
         raise CeilingUnknown(f"{kind} users were not measured within {seconds + _STARTS_S:g} s") from error
@@ -133,13 +120,14 @@ def recording_us() -> float:
     """
     command = [sys.executable, "-m", "loadtests.generator.recording"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        _pin(process.pid, cores()[0])
+        pin(process.pid, cores()[0])
         said, errors = process.communicate()
     if process.returncode:
         raise CeilingUnknown(f"the cost of recording could not be measured: {errors[-600:]}")
     return float(said)
 
 
-def _pin(pid: int, core: int) -> None:
+def pin(pid: int, core: int) -> None:
+    """Keep a process on one core, where the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(pid, {core})

@@ -46,7 +46,7 @@ class Reply(msgspec.Struct, gc=False):
     status: int = 0
     headers: dict[bytes, bytes] = {}
     body: bytes = b""
-    waited_us: int = 0  # for a connection before the send, all being busy
+    waited_us: int = 0  # before the send: for a connection, and (added by the buyer) for an earlier answer
 
 
 @lru_cache(maxsize=1_024)  # the orders accepted in one millisecond share their pay_by

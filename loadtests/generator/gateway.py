@@ -72,9 +72,26 @@ class Gateway:
         return charge
 
     def notify(
-        self, charge: Charge, payer: Payer, why: str, intended_us: int, status: str = "paid", tries: int = 1
+        self,
+        charge: Charge,
+        payer: Payer,
+        why: str,
+        intended_us: int,
+        held_us: int = 0,
+        *,
+        status: str = "paid",
+        tries: int = 1,
     ) -> str | None:
         """Tell the shop of a charge until it answers definitely, at most ``tries`` times.
+
+        Args:
+            charge: of the ledger.
+            payer: who paid.
+            why: the word of the first attempt.
+            intended_us: when it was due.
+            held_us: by how much an earlier answer of the shop made it late.
+            status: what is told.
+            tries: attempts at most.
 
         Returns:
             What the shop did (or its refusal's code), or None if that is still unknown.
@@ -86,6 +103,7 @@ class Gateway:
             now_s = (started_us + self._clock.now_us()) // 1_000_000
             notice = Notice(event_id, charge.order_id, charge.amount, charge.currency, status, paid_at_ms, now_s)
             reply = self._ask(self._target.pay(notice), CALLBACK_TIMEOUT_S)
+            reply.waited_us += held_us
             attempt = callback_attempt(self._target, charge, payer, event_id, why, intended_us, reply)
             name = (
                 ""
@@ -98,7 +116,7 @@ class Gateway:
             if tried < tries:
                 pause_us = backoff_us(tried, payer.jitter, CALLBACK_BACKOFF_US)
                 pause_us = max(pause_us, contract.retry_after_us(reply))
-                why, intended_us = "retry", self._clock.now_us() + pause_us
+                why, intended_us, held_us = "retry", self._clock.now_us() + pause_us, 0
                 self._sleep_us(pause_us)
         return None
 

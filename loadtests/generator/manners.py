@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-THINK_MOST_US: Final = 500_000  # from the answer to paying, unless the run says otherwise
+THINK_MOST_US: Final = 500_000  # from ordering to paying, unless the run says otherwise
 
 
 class Manners(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,15 +47,15 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     again: Literal["", "at_once", "after"]
     conflict: tuple[str, int] | None  # the other order (sku, quantity) under the same key
     ending: Ending
-    think_us: int  # from the answer to paying or cancelling
+    think_us: int  # from the order's instant to paying or cancelling
     late_us: int  # from pay_by to paying, for the late
     watch: Watch
     callbacks: Callbacks
     gap_us: int  # until the callback that comes later
     jitter: float  # 0..1, for this buyer's pauses between retries
     looks: tuple[str, ...] = ()  # pages looked at before ordering, the last the wanted product's; "": the list
-    look_us: int = 0  # how long each is looked at
-    come_back_us: int = 0  # told sold_out, asks again after this; 0: does not
+    look_us: int = 0  # from one to the next, and to ordering
+    come_back_us: int = 0  # told sold_out, asks again so long after its last instant; 0: does not
     retries: Retries = "patient"
 
 
@@ -96,7 +96,7 @@ class Crowd:
             seed: the same seed gives the same crowd.
             hot_sku: what most want.
             cold: the other SKUs, or how many there are (``cold_skus`` names them).
-            think_most_us: how long buyers take at most from the answer to paying (uniform from 0).
+            think_most_us: how long buyers take at most from ordering to paying (uniform from 0).
             manners: how they behave.
             limit: units one buyer may have of one SKU.
             stock: units of the hot SKU, for crowds that plan by it.

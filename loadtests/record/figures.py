@@ -201,7 +201,8 @@ def paid_to_delivered(postgres: PostgresState) -> Latency:
 def gaps(firsts: Iterable[Attempt]) -> dict[str, Latency]:
     """Return the two parts of what lies between intended and sent, over the arrivals that were sent.
 
-    ``backlog``: every connection was busy, the shop's doing. ``wake_lag``: all the rest, the generator's own.
+    ``backlog``: every connection was busy, or an answer that had to come first came late: the shop's doing.
+    ``wake_lag``: all the rest, the generator's own.
     """
     waits = [(a.waited_us, max(0, a.sent_us - a.intended_us - a.waited_us)) for a in firsts if a.sent_us]
     return {

@@ -33,8 +33,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     event_id: str = ""
     amount: int = 0
     currency: str = ""
-    intended_us: int  # when it was due by the plan (for a follow-up: when its reason arose)
-    waited_us: int = 0  # from intended to sent: for a free or new connection; the rest was the generator's
+    intended_us: int  # when it was due by the plan (what answers an answer at once: when that came)
+    waited_us: int = 0  # from intended to sent: for an earlier answer or a connection; the rest was the generator's
     sent_us: int = 0
     done_us: int = 0
     result: Result

@@ -100,6 +100,8 @@ RULES: Final[dict[str, Callable[[_Values], Any]]] = {
     **dict.fromkeys(("cpu_samples", "stalls"), _in_order),
     "scheduling": lambda values: values[0] if len(set(values)) == 1 else "mixed",
     "ceiling_per_s": lambda values: values[0],
+    "ceiling_requests_per_s": lambda values: values[0],
+    "ceiling_found": lambda values: values[0],
     "rates": lambda values: values[0],  # computed anew from the sums
 }
 

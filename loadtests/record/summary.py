@@ -30,11 +30,12 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """What the scenario promises; None promises nothing. Missing one makes the run slow."""
 
-    accepted_p99_us: int | None = None
+    accepted_p99_us: int | None = None  # at the first asking
+    accepted_after_retry_p99_us: int | None = None  # from the plan's instant, where there was a retry
     sold_out_p99_us: int | None = None
     paid_to_delivered_p99_us: int | None = None
     accepted_per_s: float | None = None
-    p99_us: dict[str, int] = {}  # of any other name in latency_us
+    p99_us: dict[str, int] = {}  # of any name in latency_us; missing it entirely is slow too
     unserved_share: float | None = None  # of all requests: put off (429, 503), failed or never answered
     requests_per_arrival: dict[str, float] = {}  # of a group of clients, retries and all
     rss_growth_bytes: dict[str, int] = {}  # of a role, from the second quarter of the sale to its last
@@ -98,7 +99,9 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: dict[str, int] = {}
     cpu_samples: list[tuple[int, float]] = []  # (instant in µs, share of one core), every 0.25 s
     stalls: list[tuple[int, int]] = []  # (instant in µs, length in µs) of what stopped the generator for 50 ms or more
-    ceiling_per_s: float | None = None  # requests a second it makes of a null server on this machine
+    ceiling_per_s: float | None = None  # arrivals a second that all of it can make of a null server on this machine
+    ceiling_requests_per_s: float | None = None  # in the same half second
+    ceiling_found: bool = True  # False: it had not given out yet, so the ceiling lies higher
     processes: int = 1
     scheduling: str = ""  # how the kernel ran it: fifo (real time), other, or fifo until it was busy for too long
 
@@ -222,7 +225,9 @@ class GeneratorHealth(msgspec.Struct, frozen=True, kw_only=True):
     wake_lag_us_p99: int
     reasons: list[str] = []  # why not
     stalls: int = 0  # of 50 ms or more
-    ceiling_per_s: float | None = None  # requests a second it makes of a null server on this machine
+    ceiling_per_s: float | None = None  # arrivals a second that all of it can make of a null server on this machine
+    ceiling_requests_per_s: float | None = None  # in the same half second
+    ceiling_found: bool = True  # False: it had not given out yet, so the ceiling lies higher
     processes: int = 1
     scheduling: str = ""
 
@@ -259,7 +264,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates
     latency_us: dict[str, Latency]  # from the instant the plan intended
     service_us: dict[str, Latency]  # from the send
-    gap_us: dict[str, Latency]  # from intended to sent: `backlog` (all connections busy) and `wake_lag` (the generator)
+    gap_us: dict[
+        str, Latency
+    ]  # from intended to sent: `backlog` (connections, earlier answers), `wake_lag` (the generator)
     stock_locust_us: StockLocust
     identity: Identity
     cost: Cost

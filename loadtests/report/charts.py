@@ -265,8 +265,8 @@ def _generator(summary: Summary, files: RunFiles, series: Series) -> list[Chart]
         Chart(
             id="lateness",
             title="From intended to sent, p99",
-            says="Wake lag is the generator's own lateness, backlog the wait for a free connection: the shop's. "
-            "Zero is not drawn.",
+            says="Wake lag is the generator's own lateness, backlog the wait for a connection or an earlier answer: "
+            "the shop's. Zero is not drawn.",
             x="seconds",
             unit="us",
             log=True,

@@ -41,7 +41,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     p99_us: Values
     service_p99_us: Values  # the same orders from the send
     wake_lag_us: Values  # p99 of how late the generator itself was
-    backlog_us: Values  # p99 of the wait for a free connection
+    backlog_us: Values  # p99 of the wait for a connection or an earlier answer
 
     def seconds(self, bucket: int) -> float:
         """Return when a bucket begins, in seconds since the sale began."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from loadtests.judge import RunFiles
 from loadtests.record.fitness import CPU_MOST
-from loadtests.record.summary import Latency, Summary
+from loadtests.record.summary import GeneratorHealth, Latency, Summary
 from loadtests.report.charts import Chart, shown
 from loadtests.report.page import Html, duration, figures, items, number, safe, table
 
@@ -178,7 +178,7 @@ def locust(summary: Summary) -> Html:
         ],
     ]
     told = {
-        "backlog": "intended to sent: for a connection",
+        "backlog": "intended to sent: for a connection or an earlier answer",
         "wake_lag": "intended to sent: the generator's own",
     }
     for name, latency in summary.gap_us.items():
@@ -262,7 +262,7 @@ def generator(summary: Summary, files: RunFiles) -> Html:
                 "stood still for 50 ms or more",
                 f"{health.stalls:,} × up to {duration(longest)}" if health.stalls else "never",
             ),
-            ("its ceiling against a null server", _ceiling(health.ceiling_per_s)),
+            ("its ceiling: all of it, this scenario, a null server, a core of its own", _ceiling(health)),
             ("processes", f"{health.processes}{', ' + health.scheduling if health.scheduling else ''}"),
             ("the shop was quiet after", "never" if quiet is None else f"{quiet:.1f} s"),
         ],
@@ -271,8 +271,11 @@ def generator(summary: Summary, files: RunFiles) -> Html:
     return Html(items(health.reasons) + signs)
 
 
-def _ceiling(per_s: float | None) -> str:
-    return "not measured" if per_s is None else f"{per_s:,.0f} requests / s"
+def _ceiling(health: GeneratorHealth) -> str:
+    if health.ceiling_per_s is None:
+        return "not measured"
+    least = "" if health.ceiling_found else "at least "
+    return f"{least}{health.ceiling_per_s:,.0f} arrivals / s ({health.ceiling_requests_per_s or 0:,.0f} requests / s)"
 
 
 def again(summary: Summary) -> Html:

@@ -18,7 +18,13 @@ SCENARIO = Scenario(
     manners=Manners(hot=0.95),
     rate=5_000.0,
     stage=Stage(stock_share=0.1),
-    budgets=Budgets(accepted_p99_us=100_000, unserved_share=0.01),
+    budgets=Budgets(
+        accepted_p99_us=100_000,
+        accepted_after_retry_p99_us=4_000_000,
+        sold_out_p99_us=100_000,
+        paid_to_delivered_p99_us=750_000,
+        unserved_share=0.01,
+    ),
 )
 
 FlashSale = visitors(SCENARIO)

@@ -44,7 +44,13 @@ SCENARIO = Scenario(
     crowd=Robbed,
     rate=300.0,
     stage=Stage(stock_share=0.3, cold=20, buyer_limit=1_000_000, hold_share=0.25),
-    budgets=Budgets(accepted_p99_us=150_000, sold_out_p99_us=150_000),
+    budgets=Budgets(
+        accepted_p99_us=75_000,
+        accepted_after_retry_p99_us=4_000_000,
+        sold_out_p99_us=30_000,
+        paid_to_delivered_p99_us=250_000,
+        unserved_share=0.001,
+    ),
 )
 
 Hostage = visitors(SCENARIO)

@@ -13,7 +13,14 @@ SCENARIO = Scenario(
     manners=Manners(pay_late=0.5, never_pay=0.05, cancel=0.05),
     rate=500.0,
     stage=Stage(stock_share=0.45, cold=20, hold_share=0.15),
-    budgets=Budgets(accepted_p99_us=150_000),
+    budgets=Budgets(
+        accepted_p99_us=75_000,
+        accepted_after_retry_p99_us=4_000_000,
+        sold_out_p99_us=50_000,
+        paid_to_delivered_p99_us=250_000,
+        unserved_share=0.001,
+        p99_us={"pay_late": 75_000, "pay_refund_due": 75_000},
+    ),
 )
 
 LatePayers = visitors(SCENARIO)

@@ -15,7 +15,13 @@ SCENARIO = Scenario(
     rate=100.0,
     seconds=24.0,
     stage=Stage(cold=200, cold_stock=200),
-    budgets=Budgets(accepted_p99_us=150_000, unserved_share=0.01, p99_us={"list_ok": 400_000, "product_in": 200_000}),
+    budgets=Budgets(
+        accepted_p99_us=100_000,
+        accepted_after_retry_p99_us=4_000_000,
+        paid_to_delivered_p99_us=300_000,
+        unserved_share=0.001,
+        p99_us={"list_ok": 100_000, "product_in": 100_000},
+    ),
 )
 
 OrdinaryDay = visitors(SCENARIO)

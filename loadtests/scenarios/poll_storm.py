@@ -14,7 +14,10 @@ SCENARIO = Scenario(
     rate=300.0,
     stage=Stage(stock_share=0.9, cold=20, hold_share=0.2),
     budgets=Budgets(
-        accepted_p99_us=150_000, unserved_share=0.01, p99_us={"poll_reserved": 100_000, "poll_delivered": 100_000}
+        accepted_p99_us=100_000,
+        accepted_after_retry_p99_us=4_000_000,
+        unserved_share=0.001,
+        p99_us={"poll_reserved": 100_000, "poll_delivered": 100_000},
     ),
 )
 

@@ -13,7 +13,13 @@ SCENARIO = Scenario(
     manners=Manners(hot=0.95, come_back=0.3, come_back_us=2_000_000),
     rate=1000.0,
     stage=Stage(stock_share=0.1, cold=20, hold_share=0.2),
-    budgets=Budgets(accepted_p99_us=150_000, sold_out_p99_us=150_000),
+    budgets=Budgets(
+        accepted_p99_us=100_000,
+        accepted_after_retry_p99_us=4_000_000,
+        sold_out_p99_us=75_000,
+        paid_to_delivered_p99_us=500_000,
+        unserved_share=0.001,
+    ),
     restocks=(Restock(at=0.35, units=1.0), Restock(at=0.55, units=0.5), Restock(at=0.75, units=1.0)),
 )
 

@@ -13,7 +13,12 @@ SCENARIO = Scenario(
     manners=Manners(no_budget=0.5, greedy=0.0, too_many=0.0),
     rate=500.0,
     stage=Stage(stock_share=0.9, cold=20),
-    budgets=Budgets(requests_per_arrival={"budget": 1.25}),
+    budgets=Budgets(
+        accepted_p99_us=150_000,
+        unserved_share=0.2,
+        p99_us={"accepted_after_retry": 4_000_000},
+        requests_per_arrival={"budget": 1.25},
+    ),
     kills=(("valkey", 0.4),),
 )
 

@@ -14,9 +14,10 @@ SCENARIO = Scenario(
     seconds=60.0,
     stage=Stage(stock_share=1.2, cold=50, cold_stock=200),
     budgets=Budgets(
-        accepted_p99_us=150_000,
+        accepted_p99_us=100_000,
+        accepted_after_retry_p99_us=4_000_000,
+        paid_to_delivered_p99_us=500_000,
         unserved_share=0.001,
-        paid_to_delivered_p99_us=1_000_000,
         rss_growth_bytes={"server": 24 * 2**20, "worker": 24 * 2**20},
     ),
 )

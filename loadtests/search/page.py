@@ -92,11 +92,15 @@ def _latency(sweep: Sweep) -> Html:
         for one in sweep.levels
     ]
     head = ["Rate", "p50, ms", "p99, ms", "95 %, ms", "orders", "errors", "pass / fail / void", "found"]
-    return Html((chart if svg else "") + table("The judged trials of each rate, pooled", head, rows, range(1, 6)))
+    return Html(
+        (chart if svg else "")
+        + table("The judged trials of each rate, pooled (≤: a late generator's time is in it)", head, rows, range(1, 6))
+    )
 
 
 def _ms(level: Level, value_us: int) -> str:
-    return f"{value_us / 1000:,.1f}" if level.orders else "–"
+    """Return a latency; "≤": the generator was late, and that is in it."""
+    return f"{'≤ ' if level.inflated else ''}{value_us / 1000:,.1f}" if level.orders else "–"
 
 
 def _limiter(sweep: Sweep) -> Html:

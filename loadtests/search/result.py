@@ -25,7 +25,7 @@ METHOD: Final = (
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
-    """All judged trials of one rate, pooled."""
+    """All judged trials of one rate, pooled; latency from those with a fit generator, if there is one."""
 
     rate: float
     standing: Standing
@@ -37,6 +37,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     p99_us: int
     p99_interval_us: tuple[int, int] | None  # 95 %, where the orders allow one
     errors: float  # share of arrivals
+    inflated: bool = False  # no trial had a fit generator: the latency holds the generator's own time
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +96,8 @@ def levels(trials: Sequence[Trial]) -> list[Level]:
     for rate in sorted({one.rate for one in trials}):
         same = [one for one in trials if one.rate == rate]
         judged = [one for one in same if one.judgement != "void"]
-        took = sorted(latency for one in judged for latency in one.latencies_us)
+        clean = [one for one in judged if is_clean(one)]
+        took = sorted(latency for one in clean or judged for latency in one.latencies_us)
         ranks = interval_ranks(len(took), 0.99) if took else None
         arrivals = sum(one.figures.scheduled for one in judged if one.figures)
         found.append(
@@ -109,6 +111,7 @@ def levels(trials: Sequence[Trial]) -> list[Level]:
                 p50_us=quantile(took, 0.5),
                 p99_us=quantile(took, 0.99),
                 p99_interval_us=(took[ranks[0] - 1], took[ranks[1] - 1]) if ranks else None,
+                inflated=bool(judged) and not clean,
                 errors=sum(one.figures.errors for one in judged if one.figures) / max(1, arrivals),
             )
         )
@@ -116,13 +119,18 @@ def levels(trials: Sequence[Trial]) -> list[Level]:
 
 
 def find_knee(found: Sequence[Level]) -> float | None:
-    """Return the rate after which the p99 climbs."""
-    return knee.knee([(one.rate, one.p99_us) for one in found if one.orders])
+    """Return the rate after which the p99 climbs, by levels whose latency is the shop's alone."""
+    return knee.knee([(one.rate, one.p99_us) for one in found if one.orders and not one.inflated])
 
 
 def find_law(trials: Sequence[Trial]) -> law.Fit | str:
-    """Return the scalability law of the judged trials, or why there is none."""
-    return law.fit([one.figures.point for one in trials if one.figures and one.judgement != "void"])
+    """Return the scalability law of the judged trials whose generator was fit, or why there is none."""
+    return law.fit([one.figures.point for one in trials if one.figures and is_clean(one)])
+
+
+def is_clean(trial: Trial) -> bool:
+    """Return whether a trial was judged and its figures are the shop's: they hold no lateness of the generator."""
+    return trial.judgement != "void" and trial.figures is not None and not trial.figures.unfit
 
 
 def find_limiter(trials: Sequence[Trial], answer: Answer, sizes: Sizes) -> Limiter:

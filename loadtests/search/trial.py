@@ -5,16 +5,23 @@ accepted orders took longer than X from the instant they were due. An error is a
 unknown, timed out, failed, or refused because the shop was overloaded; a refusal that is the shop's right answer
 (sold out, limit reached) is none.
 
-A late generator makes latency from the due instant longer, never shorter; so a trial that keeps the budget keeps
-it whatever the generator did, provided that every arrival was sent. A trial that breaks it counts only if the
-generator was fit, or if the budget is broken even after the generator's own lateness at p99 is taken off twice, at
-sending and at reading. Otherwise it is void: it says nothing of the shop. Orders under way while the generator
-stood still never speak against the shop.
+What an unfit generator may still say:
+
+- *Nothing*, if the load was not put on: an arrival was shed, never sent, or is missing from the history, or the
+  generator took longer over them than planned, so that the rate was not made (less than ``ACHIEVED_LEAST`` of it).
+  Such a trial is void, however fast its answers: a rate that was not offered was not kept.
+- *Kept*, if the whole load was put on and the budget was kept although the generator was late: lateness makes
+  latency from the due instant longer, never shorter, and sends what it delayed in heaps, which is harder on the shop.
+  So believing it is conservative, and the trial passes. Its figures are no measurement of the shop, though: they hold
+  the generator's own time, and are left out of the knee and of the scalability law.
+- *Broken* only if the budget is broken even after the generator's own lateness at p99 is taken off twice, at sending
+  and at reading, with its processor below the limit. Otherwise such a trial is void. Orders under way while the
+  generator stood still never speak against the shop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -22,7 +29,7 @@ import msgspec
 from loadtests.checkers.answers import CONFLICT, DECIDED, has_order, is_refused, is_sent
 from loadtests.record import fitness
 from loadtests.record.history import Attempt
-from loadtests.record.identity import first_places
+from loadtests.record.identity import first_places, identity_of, violations
 from loadtests.record.latency import latency_of_values, quantile
 from loadtests.record.summary import Generator
 from loadtests.search.bracket import Judgement
@@ -30,6 +37,7 @@ from loadtests.search.law import Point
 
 SLOW_SHARE: Final = 0.01  # of accepted orders may be slower than the budget: that is what a p99 says
 ACCEPTED_LEAST: Final = 100  # a trial with fewer says nothing about a p99
+ACHIEVED_LEAST: Final = 0.98  # of the rate planned
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +55,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     scheduled: int
     unsent: int  # with those shed
+    offered: float = 1.0  # the rate made, as a share of the rate planned; what the shop kept waiting counts as made
+    unaccounted: list[str] = []  # where plan, generator and history disagree on what was sent
     accepted: int
     refused: int
     errors: int
@@ -89,6 +99,7 @@ def figures_of(
 ) -> Figures:
     """Return a trial's figures from its raw files; what they mean stands at ``Figures``."""
     firsts = first_places(attempts).values()
+    identity = identity_of(generator.scheduled, firsts)
     accepted = [one for one in firsts if one.outcome == "accepted" and has_order(one)]
     refused = sum(map(_rightly_refused, firsts))
     unsent = generator.unsent + generator.shed
@@ -103,7 +114,9 @@ def figures_of(
         seconds=seconds,
         seed=seed,
         scheduled=generator.scheduled,
-        unsent=unsent,
+        unsent=max(unsent, identity.unsent + identity.shed),
+        offered=_offered(firsts, seconds),
+        unaccounted=[*fitness.short(generator, identity), *violations(identity, first_places(attempts))],
         accepted=len(accepted),
         refused=refused,
         errors=sum(1 for one in firsts if is_sent(one) and not _decided(one)),
@@ -126,6 +139,10 @@ def judge_trial(figures: Figures, budget: Budget) -> Said:
     """Return whether a trial kept the budget, broke it, or says nothing, with the reason in one sentence."""
     if figures.unsent:
         return Said(judgement="void", why=f"{figures.unsent} of {figures.scheduled} arrivals were never sent")
+    if figures.unaccounted:
+        return Said(judgement="void", why=figures.unaccounted[0])
+    if figures.offered < ACHIEVED_LEAST:
+        return Said(judgement="void", why=f"only {figures.offered:.1%} of the rate was made")
     if figures.errors > budget.errors * figures.scheduled:
         share = figures.errors / max(1, figures.scheduled)
         return _fail(figures, f"{figures.errors} of {figures.scheduled} arrivals ({share:.2%}) got no decision", False)
@@ -143,6 +160,13 @@ def _fail(figures: Figures, why: str, certain: bool) -> Said:
     if figures.unfit and not certain:
         return Said(judgement="void", why=f"{why}, but: {figures.unfit[0]}")
     return Said(judgement="fail", why=why)
+
+
+def _offered(firsts: Collection[Attempt], seconds: float) -> float:
+    """Return the planned length over the length it took the generator; without what the shop kept waiting."""
+    sent = [one for one in firsts if is_sent(one)]
+    planned_us = max([round(seconds * 1e6), *(one.intended_us for one in sent)])
+    return planned_us / max([planned_us, *(one.sent_us - one.waited_us for one in sent)])
 
 
 def _stalled(attempt: Attempt, generator: Generator) -> bool:

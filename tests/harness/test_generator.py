@@ -25,7 +25,8 @@ from loadtests.record.resolve import open_questions, resolve
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-SCENARIO = ROOT / "loadtests" / "scenarios" / "flash_sale.py"
+SCENARIOS = ROOT / "loadtests" / "scenarios"
+SCENARIO = SCENARIOS / "flash_sale.py"
 SECRET, SANDBOX_SECRET = b"s" * 32, b"g" * 32
 
 
@@ -46,10 +47,12 @@ def null_shop_process(*options: str) -> Iterator[tuple[str, subprocess.Popen[str
             shop.kill()
 
 
-def start(url: str, out: Path, rate: float, seconds: float, *more: str) -> subprocess.Popen[str]:
+def start(
+    url: str, out: Path, rate: float, seconds: float, *more: str, scenario: str = "flash_sale"
+) -> subprocess.Popen[str]:
     secrets = {"FLASHPROOF_SECRET": SECRET, "FLASHPROOF_SANDBOX_SECRET": SANDBOX_SECRET}
     environment = os.environ | {name: base64.b64encode(value).decode() for name, value in secrets.items()}
-    command = [sys.executable, "-m", "locust", "-f", str(SCENARIO), "--headless", "--only-summary"]
+    command = [sys.executable, "-m", "locust", "-f", str(SCENARIOS / f"{scenario}.py"), "--headless", "--only-summary"]
     command += ["--loglevel", "WARNING", "--host", url, "--fp-out", str(out), "--fp-cold", "5"]
     command += ["--fp-rate", str(rate), "--fp-seconds", str(seconds), *more]
     return subprocess.Popen(

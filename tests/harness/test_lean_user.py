@@ -1,4 +1,4 @@
-"""The lean user inside real Locust processes, and the generator's ceiling that is measured with it."""
+"""The lean user inside real Locust processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from loadtests.generator.ceiling import null_server, quick_ceiling
+from loadtests.generator.ceiling import null_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOCUSTFILE = """
@@ -197,7 +197,3 @@ accounts = Accounts(Environment(), Path(tempfile.mkdtemp()), False)
 calls(lambda: accounts.note(Call("GET", "/x", 1, 2, 903, "ok", 200, "ok", 5)))
 """
     assert counted(code)[0] <= 12
-
-
-def test_the_ceiling_is_told_in_requests_a_second() -> None:
-    assert quick_ceiling(0.2) > 1

@@ -22,6 +22,7 @@ from core.errors import (
     NotFound,
     Overloaded,
     Refusal,
+    StoreUnknown,
     UnknownGateway,
 )
 from core.ids import parse_order_id
@@ -133,7 +134,10 @@ class Shop:
             CANCELS.add(refusal.code)
             raise
         CANCELS.add("cancelled")
-        view: TrackView = await self._tracking.look(order_id)
+        try:
+            view: TrackView = await self._tracking.look(order_id)
+        except Refusal as refusal:  # whatever it says of itself, the order is cancelled; a repeated call will tell
+            raise StoreUnknown from refusal
         return _json(view)
 
     async def payment_callback(self, request: web.Request) -> web.StreamResponse:

@@ -26,6 +26,7 @@ from spoken import (
 )  # fmt: skip
 from two_lanes import Answer, Piece, Server, Two, codes, read_answers
 
+from core.errors import StoreUnavailable
 from core.sale.orders import waiters
 from core.sale.payments.port import Report
 from core.settings import BODY_MOST
@@ -212,6 +213,24 @@ def test_a_product_whose_look_up_just_failed_is_answered_the_same(two: Two) -> N
         return read_answers(bytes(line.sent))
 
     assert codes(two.both(story)) == [500]
+
+
+def test_a_cancelled_order_whose_look_fails_is_told_as_unknown(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops: *nothing was changed* about an order that was cancelled, because the store died before the second look."""
+
+    async def story(server: Server) -> tuple[Answer, ...]:
+        async def gone(_order_id: bytes) -> None:
+            raise StoreUnavailable
+
+        monkeypatch.setattr(server.tracking, "look", gone)
+        line = server.connect()
+        line.feed(cancel())
+        await two.loop.rest()
+        line.lose()
+        return read_answers(bytes(line.sent))
+
+    (answer,) = two.both(story)
+    assert (answer.status, dict(answer.headers)["x-outcome"]) == ("HTTP/1.1 503 Service Unavailable", "unknown")
 
 
 def test_a_crowd_in_one_turn_gets_each_its_own_answer(two: Two) -> None:

@@ -21,6 +21,7 @@ from loadtests.generator.manners import Manners
 from loadtests.generator.plan import Plan, backoff_us
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
+from loadtests.record.counted import PAID_TO_DELIVERED, histogram_of, outcome_of
 from loadtests.record.history import Attempt, Charge
 from loadtests.targets import Target
 
@@ -67,7 +68,7 @@ class Story:
 
     def __init__(self) -> None:
         """Begin unpaid, with no key seen."""
-        self.paid_us = 0  # when the gateway's first paid callback was sent
+        self.paid_us = 0  # when the gateway took the money
         self.shown = False
         self.settled = False  # nothing will change any more
 
@@ -136,7 +137,7 @@ def _browse(world: World, plan: Plan, due_us: int) -> None:
         reply = world.ask(world.target.browse(sku), BROWSE_TIMEOUT_S)
         why = "product" if sku else "list"
         attempt = browse_attempt(world.target, why, reply, plan.number, plan.buyer, sku, due_us)
-        _note(world, why, attempt, reply)
+        _note(world, attempt, reply)
         due_us = world.clock.now_us() + plan.look_us
         world.sleep_us(plan.look_us)
 
@@ -155,7 +156,7 @@ def _place_until_known(world: World, plan: Plan, due_us: int) -> Placed | None:
         placed, attempt, reply = _place(world, plan, why, intended_us, due_us=due_us)
         if first:
             first = False
-            world.recorder.first(_name(attempt))
+            world.recorder.first(outcome_of(attempt))
         if placed is not None or attempt.result in ("shed", "unsent"):
             return placed
         if attempt.result == "fail" and attempt.status not in (0, 429, 503):
@@ -163,7 +164,6 @@ def _place_until_known(world: World, plan: Plan, due_us: int) -> Placed | None:
                 return None
             backs += 1
             why, tried, pause_us = "come_back", 0, plan.come_back_us
-            due_us = world.clock.now_us() + pause_us
         else:
             tried += 1
             pause_us = _pause_us(world, plan, tried, reply)
@@ -171,6 +171,8 @@ def _place_until_known(world: World, plan: Plan, due_us: int) -> Placed | None:
                 return None
             why = "retry"
         intended_us = world.clock.now_us() + pause_us
+        if why == "come_back":
+            due_us = intended_us
         world.sleep_us(pause_us)
 
 
@@ -209,19 +211,9 @@ def _place(
         intended_us=intended_us,
         group="" if plan.retries == "patient" else plan.retries,
     )
-    if reply.error in contract.NEVER_SENT:
-        world.recorder.note(attempt)
-    elif why == "retry":
-        # Counted from the plan's instant, under a name of its own: the buyer has waited since then.
-        world.recorder.note(attempt, _name(attempt) + "_after_retry", due_us, len(reply.body))
-    else:
-        world.recorder.note(attempt, _name(attempt), length=len(reply.body))
+    # A retry is counted from the plan's instant, under a name of its own: the buyer has waited since then.
+    _note(world, attempt, reply, due_us if why == "retry" else -1)
     return placed, attempt, reply
-
-
-def _name(attempt: Attempt) -> str:
-    """Return the word an attempt is counted under: its outcome, or its result where that says more."""
-    return attempt.result if attempt.result in ("unknown", "shed", "unsent") else attempt.outcome
 
 
 # --- paying -------------------------------------------------------------------------------------------------
@@ -232,7 +224,7 @@ def _pay(world: World, plan: Plan, placed: Placed, story: Story, pay_us: int) ->
     gateway = world.gateway
     charge = gateway.take(plan, placed)
     payer = Payer(plan.number, plan.buyer, plan.sku, plan.quantity, plan.jitter)
-    story.paid_us = world.clock.now_us()
+    story.paid_us = charge.at_us
     if plan.callbacks == "twice":
         world.spawn(gateway.notify, charge, payer, "pay_again", story.paid_us)
     why = "pay_late" if plan.ending == "late" else "pay"
@@ -286,13 +278,13 @@ def _track(world: World, plan: Plan, placed: Placed, story: Story, why: str, int
     raw = world.target.track(placed.order_id, placed.token, wait_s)
     reply = (world.wait if wait_s else world.ask)(raw, TRACK_TIMEOUT_S + wait_s)
     attempt = state_attempt(world.target, "track", why, reply, plan, placed, intended_us, world.names)
-    _note(world, why, attempt, reply)
+    _note(world, attempt, reply)
     story.settled = story.settled or bool(attempt.keys) or (attempt.result == "ok" and attempt.outcome in SETTLED)
     if attempt.keys and not story.shown:
         story.shown = True
         world.recorder.keys_shown += len(attempt.keys)
         if story.paid_us and wait_s:
-            world.recorder.latency("paid_to_delivered", reply.done_us - story.paid_us)
+            world.recorder.latency(PAID_TO_DELIVERED, reply.done_us - story.paid_us)
     return attempt
 
 
@@ -300,12 +292,11 @@ def _cancel(world: World, plan: Plan, placed: Placed) -> None:
     intended_us = world.clock.now_us()
     reply = world.ask(world.target.cancel(placed.order_id, placed.token), TRACK_TIMEOUT_S)
     attempt = state_attempt(world.target, "cancel", "cancel", reply, plan, placed, intended_us, world.names)
-    _note(world, "cancel", attempt, reply)
+    _note(world, attempt, reply)
 
 
-def _note(world: World, prefix: str, attempt: Attempt, reply: Reply) -> None:
-    name = "" if reply.error in contract.NEVER_SENT else f"{prefix}_{_name(attempt)}"
-    world.recorder.note(attempt, name, length=len(reply.body))
+def _note(world: World, attempt: Attempt, reply: Reply, from_us: int = -1) -> None:
+    world.recorder.note(attempt, histogram_of(attempt), from_us, len(reply.body))
 
 
 def _sleep_until(world: World, at_us: int) -> None:

@@ -5,6 +5,9 @@ anything twice: a request that fails on a connection used before, even ahead of 
 have been executed, so it is reported as it failed and the history calls it unknown. Idle connections that
 the server has closed meanwhile are noticed *before* they are used.
 
+Of what passes before a request is sent, two parts are told apart (``Reply``): the wait until a connection became free,
+and the opening of one. All else, the wake-up after such a wait with it, is the generator's own lateness.
+
 Cost: about 20 µs of CPU a request with many under way, most of it the kernel's send and recv.
 """
 
@@ -27,6 +30,7 @@ from loadtests.generator import contract
 from loadtests.generator.alarm import Urgent
 from loadtests.generator.contract import Reply
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader, whole
+from loadtests.generator.stamps import EVERY, ask_for_stamps, receive
 
 _READ, _WRITE = 1, 2  # libev's event bits
 _RECEIVE_BYTES: Final = 8_192  # more than an answer; what is longer comes in pieces
@@ -51,13 +55,14 @@ class Connection:
     a server that closes an idle connection is noticed when it happens.
     """
 
-    __slots__ = ("_hub", "_urgent", "_watcher", "deadline_us", "sock", "spoke", "waiting")
+    __slots__ = ("_hub", "_urgent", "_watcher", "deadline_us", "sock", "spoke", "stamped", "waiting")
 
     def __init__(self, sock: socket.socket, urgent: Urgent) -> None:
         """Take a connected, non-blocking plain socket, and what goes before its reply."""
         self._hub, self._urgent = gevent.get_hub(), urgent
         self.sock = sock
         self.deadline_us = 0
+        self.stamped = ask_for_stamps(sock)
         self.waiting: Any = None  # the greenlet that waits for bytes
         self.spoke = False  # bytes or an end came while nobody waited
         self._watcher: Any = self._hub.loop.io(sock.fileno(), _READ)
@@ -102,6 +107,7 @@ class _Turn(AsyncResult):  # type: ignore[misc]  # gevent is untyped here
     """Someone who waits for a connection: gets one, or None for a bare slot, or ``_LATE``."""
 
     deadline_us = 0
+    free_us = 0  # when what it gets became free; what passes from then on is the generator's doing
 
 
 class Client:
@@ -143,6 +149,7 @@ class Client:
         self._sweeper: Any = gevent.get_hub().loop.timer(_SWEEP_S, _SWEEP_S)
         self._sweeper.start(self._sweep)
         self.waited = 0  # requests that found every connection busy
+        self._begun = 0  # requests that got a connection
 
     def request(self, raw: bytes, timeout_s: float) -> Reply:
         """Send one request and return its reply, or why there is none; ``timeout_s`` bounds it all.
@@ -154,14 +161,14 @@ class Client:
             raise gevent.GreenletExit
         idle = self._idle
         if idle and not idle[-1].spoke:  # the common case, in this frame
-            connection, waited_us = idle.pop(), 0
+            connection, waited_us, connect_us = idle.pop(), 0, 0
             sent_us = self._now_us()
             connection.deadline_us = sent_us + int(timeout_s * 1e6)
         else:
             asked_us = self._now_us()
             deadline_us = asked_us + int(timeout_s * 1e6)
             try:
-                connection = self._acquire(timeout_s)
+                connection, waited_us, connect_us = self._acquire(asked_us, timeout_s)
             except RefusedError:
                 return Reply(0, self._now_us(), contract.REFUSED)
             except NoConnectionError:
@@ -170,13 +177,13 @@ class Client:
                 self._over = True
                 return Reply(0, self._now_us(), contract.CUT_EARLY)
             sent_us, connection.deadline_us = self._now_us(), deadline_us
-            waited_us = sent_us - asked_us
+        self._begun += 1
         self._busy.add(connection)
         if connection.deadline_us < self._sweep_at_us:
             self._sweep_at_us = connection.deadline_us
         error = ""
         try:
-            status, headers, body, keep = self._exchange(connection, raw)
+            (status, headers, body, keep), late_us = self._exchange(connection, raw, not self._begun % EVERY)
         except TimeoutError:
             error = contract.TIMEOUT
         except EOFError:
@@ -193,14 +200,14 @@ class Client:
         self._busy.discard(connection)
         if error:
             self._discard(connection)
-            return Reply(sent_us, done_us, error, waited_us=waited_us)
+            return Reply(sent_us, done_us, error, waited_us=waited_us, connect_us=connect_us)
         if not keep or self._over:
             self._discard(connection)
         elif self._waiting:
             self._release(connection)
         else:
             idle.append(connection)
-        return Reply(sent_us, done_us, "", status, headers, body, waited_us)
+        return Reply(sent_us, done_us, "", status, headers, body, waited_us, connect_us, late_us)
 
     def warm(self, count: int) -> None:
         """Open ``count`` connections one after the other, so that the first arrivals pay for none.
@@ -210,7 +217,7 @@ class Client:
         """
         opened = []
         for _ in range(min(count, self._most)):
-            opened.append(self._open(self._connect_timeout_s))  # noqa: PERF401  # one after the other
+            opened.append(self._open(self._connect_timeout_s)[0])  # noqa: PERF401  # one after the other
         for connection in opened:
             self._release(connection)
 
@@ -221,9 +228,15 @@ class Client:
         while self._idle:
             self._discard(self._idle.pop())
 
-    def _exchange(self, connection: Connection, raw: bytes) -> tuple[int, dict[bytes, bytes], bytes, bool]:
-        """Send and read; return the reply's (status, headers, body, whether the connection may be used again)."""
-        sock = connection.sock
+    def _exchange(
+        self, connection: Connection, raw: bytes, look: bool
+    ) -> tuple[tuple[int, dict[bytes, bytes], bytes, bool], int | None]:
+        """Send and read; return the reply's (status, headers, body, whether the connection may be used again).
+
+        With ``look`` and a kernel that tells, also for how long the reply's end lay there unread, in µs.
+        """
+        sock, late_us = connection.sock, None
+        look = look and connection.stamped
         try:
             sent = sock.send(raw)
         except BlockingIOError:
@@ -235,18 +248,21 @@ class Client:
         while True:
             connection.wait()
             try:
-                data = sock.recv(_RECEIVE_BYTES)
+                if look:
+                    data, late_us = receive(sock, _RECEIVE_BYTES)
+                else:
+                    data = sock.recv(_RECEIVE_BYTES)
             except BlockingIOError:
                 continue
             if reader is None:
                 found = whole(data)
                 if found is not None:
-                    return found
+                    return found, late_us
                 reader = ReplyReader()
             if not data and not reader.end():
                 raise EOFError
             if not data or reader.feed(data):
-                return reader.status, reader.headers, reader.body, reader.keep
+                return (reader.status, reader.headers, reader.body, reader.keep), late_us
 
     def _sweep(self) -> None:
         """Expire what is overdue. A look every 50 ms is far cheaper than a timer a request, and at all of them only
@@ -272,17 +288,18 @@ class Client:
         for turn in late:
             turn.set(_LATE)
 
-    def _acquire(self, timeout_s: float) -> Connection:
+    def _acquire(self, asked_us: int, timeout_s: float) -> tuple[Connection, int, int]:
+        """Return a connection, the µs until one became free (or a slot for one), and the µs of opening it."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.spoke:
-                return connection
+                return connection, 0, 0
             self._discard(connection)
         if self._slots < self._most:
-            return self._open(timeout_s)
+            return self._opened(0, timeout_s)
         self.waited += 1
         turn = _Turn()
-        turn.deadline_us = self._now_us() + int(timeout_s * 1e6)
+        turn.deadline_us = asked_us + int(timeout_s * 1e6)
         self._turns_due_us = min(self._turns_due_us, turn.deadline_us)
         self._waiting.append(turn)
         try:
@@ -295,31 +312,41 @@ class Client:
             raise
         if connection_or_slot is _LATE:
             raise NoConnectionError
+        waited_us = turn.free_us - asked_us
         if connection_or_slot is not None:
             assert isinstance(connection_or_slot, Connection)
-            return connection_or_slot
+            return connection_or_slot, waited_us, 0
         self._slots -= 1  # a bare slot: open a connection of our own in it
-        return self._open(timeout_s)
+        return self._opened(waited_us, timeout_s)
 
-    def _open(self, timeout_s: float) -> Connection:
+    def _opened(self, waited_us: int, timeout_s: float) -> tuple[Connection, int, int]:
+        connection, connect_us = self._open(timeout_s)
+        return connection, waited_us, connect_us
+
+    def _open(self, timeout_s: float) -> tuple[Connection, int]:
+        """Return a new connection and the µs from the first packet to the shop's kernel having taken it."""
         self._slots += 1
         sock = _Socket(self._family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            began_us = self._now_us()
             _connect(sock, self._address, min(timeout_s, self._connect_timeout_s))
+            connect_us = self._now_us() - began_us
         except BaseException as error:
             sock.close()
             self._release(None)
             if isinstance(error, OSError):
                 raise RefusedError(str(error)) from error
             raise
-        return Connection(sock, self._urgent)
+        return Connection(sock, self._urgent), connect_us
 
     def _release(self, connection: Connection | None) -> None:
         """Give a connection, or with None its bare slot, to the next in turn."""
         if self._waiting:
-            self._waiting.popleft().set(connection)
+            turn = self._waiting.popleft()
+            turn.free_us = self._now_us()
+            turn.set(connection)
         elif connection is not None:
             self._idle.append(connection)
         else:

@@ -7,9 +7,9 @@ unknown, timed out, failed, or refused because the shop was overloaded; a refusa
 
 A late generator makes latency from the due instant longer, never shorter; so a trial that keeps the budget keeps
 it whatever the generator did, provided that every arrival was sent. A trial that breaks it counts only if the
-generator was fit, or if the budget is broken even after the generator's own lateness at p99 is taken off twice, at
-sending and at reading. Otherwise it is void: it says nothing of the shop. Orders under way while the generator
-stood still never speak against the shop.
+generator was fit, or if the budget is broken even after the generator's own lateness at p99 is taken off, that at
+sending and that at reading (where it was not measured, the one at sending again). Otherwise it is void: it says
+nothing of the shop. Orders under way while the generator stood still never speak against the shop.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 
 from loadtests.checkers.answers import CONFLICT, DECIDED, has_order, is_refused, is_sent
 from loadtests.record import fitness
+from loadtests.record.figures import read_lags
 from loadtests.record.history import Attempt
 from loadtests.record.identity import first_places
 from loadtests.record.latency import latency_of_values, quantile
@@ -59,6 +60,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: float  # mean place requests under way: their summed latency over the window (Little's law)
     throughput: float  # place answers a second of the window
     wake_lag_p99_us: int
+    read_lag_p99_us: int | None = None  # None: not measured
     generator_cpu: float  # of a core, the highest sample
     cpu: dict[str, float] = {}  # cores by role, mean while orders came
     gauges: dict[str, float] = {}  # of the timeline, mean while orders came
@@ -94,7 +96,9 @@ def figures_of(
     unsent = generator.unsent + generator.shed
     took = sorted(one.done_us - one.intended_us for one in accepted)
     lag_us = round(generator.wake_lag_us.p99)
-    most_us = budget.p99_us + 2 * lag_us
+    read_late_us = read_lags(attempts)
+    read_us = quantile(read_late_us, 0.99) if read_late_us else None
+    most_us = budget.p99_us + lag_us + (lag_us if read_us is None else read_us)
     certain = [one for one in accepted if one.done_us - one.intended_us > most_us and not _stalled(one, generator)]
     requests = [one for one in attempts if one.op == "place" and one.sent_us and one.done_us]
     window_us = _window_us(requests)
@@ -109,13 +113,14 @@ def figures_of(
         errors=sum(1 for one in firsts if is_sent(one) and not _decided(one)),
         slow=sum(latency_us > budget.p99_us for latency_us in took),
         certainly_slow=len(certain),
-        unfit=list(fitness.late(generator, lag_us, fitness.wake_lag_most_us(latency_of_values(took)))),
+        unfit=list(fitness.late(generator, lag_us, read_us, fitness.wake_lag_most_us(latency_of_values(took)))),
         p50_us=quantile(took, 0.5),
         p99_us=quantile(took, 0.99),
         max_us=took[-1] if took else 0,
         concurrency=sum(one.done_us - one.intended_us for one in requests) / window_us,
         throughput=len(requests) * 1e6 / window_us,
         wake_lag_p99_us=lag_us,
+        read_lag_p99_us=read_us,
         generator_cpu=generator.cpu_max,
         cpu=cpu,
         gauges=gauges,

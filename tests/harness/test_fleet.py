@@ -25,7 +25,7 @@ from loadtests.record.history import Attempt, read, read_charges
 from loadtests.record.latency import open_histogram
 from loadtests.record.merge import RULES, merge_generators
 from loadtests.record.summary import Histograms
-from tests.harness.test_generator import assert_identity, generated, null_shop, start
+from tests.harness.test_generator import assert_counted, assert_identity, generated, null_shop, start
 
 RATE, SECONDS, ARRIVALS = 60, 2.5, 150
 
@@ -97,6 +97,7 @@ def test_the_merged_run_accounts_for_every_arrival_in_the_order_of_its_answers(r
     assert all(before.done_us <= after.done_us for before, after in pairwise(attempts))
     assert generated(runs[1])["requests"] == sum(a.status > 0 for a in attempts)
     assert not list(runs[1].glob(".parts-*"))
+    assert_counted(runs[1])
 
 
 def test_the_merged_histograms_are_those_of_the_merged_history(runs: tuple[Path, Path]) -> None:

@@ -136,7 +136,7 @@ class Recorder:
         self._requests = self._accepted = 0
         self.firsts: dict[str, int] = {}  # outcome -> arrivals whose first place attempt ended so
         self.keys_shown = 0
-        self.read_lag = Buckets()  # of the replies that were looked at: how late they were read
+        self._read_lag = Buckets()
 
     @property
     def requests(self) -> int:
@@ -149,6 +149,12 @@ class Recorder:
         """Return how many orders were accepted."""
         self._settle()
         return self._accepted
+
+    @property
+    def read_lag(self) -> Buckets:
+        """Return how late the replies that were looked at were read."""
+        self._settle()
+        return self._read_lag
 
     def histograms(self) -> dict[str, tuple[Buckets, Buckets | None]]:
         """Return what was counted so far, by name: latency from the due instant, and from the send."""
@@ -174,7 +180,7 @@ class Recorder:
         if not held:
             return
         self._history_buffer += self._encoder.encode_lines([attempt for attempt, _, _, _ in held])
-        self.read_lag.add_all([one[0].read_late_us for one in held if one[0].read_late_us is not None])
+        self._read_lag.add_all([one[0].read_late_us for one in held if one[0].read_late_us is not None])
         if len(self._history_buffer) > BUFFER_BYTES_MOST:
             _write(self._history, self._history_buffer)
         groups: dict[tuple[str, str], tuple[list[int], list[int], list[int]]] = {}

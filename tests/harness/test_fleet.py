@@ -192,7 +192,11 @@ def test_every_field_of_the_generators_word_has_a_rule_and_the_worst_part_counts
         "sale_s": 2.0, "elapsed_s": 4.0, "rates": {"accepted_per_s": 1.0},
     }  # fmt: skip
     other = one | {"complete": False, "cpu_max": 0.9, "wake_lag_us": {"p99": 30, "max": 8}, "stalls": [[2, 51_000]]}
+    one["read_lag_us"], other["read_lag_us"] = None, {"p99": 7, "max": 9, "replies": 3}
     merged = merge_generators([one, other])
+    assert merged["read_lag_us"] == {"p99": 7, "max": 9, "replies": 3}
+    assert merge_generators([other, other])["read_lag_us"] == {"p99": 7, "max": 9, "replies": 6}
+    assert merge_generators([one, one])["read_lag_us"] is None
     assert (merged["complete"], merged["scheduled"], merged["cpu_max"]) == (False, 6, 0.9)
     assert merged["wake_lag_us"] == {"p99": 30, "max": 10}
     assert merged["outcomes"] == {"accepted": 4, "unsent": 2}

@@ -32,13 +32,14 @@ from loadtests.record.figures import (
     paid_to_delivered,
     place_answers,
     rates,
+    read_lag_p99_us,
     read_lags,
     sale_window,
     wake_lag_p99_us,
 )
 from loadtests.record.groups import amplified, groups
 from loadtests.record.history import Attempt, read, read_charges
-from loadtests.record.latency import latency_of_values, most_at_p99, quantile
+from loadtests.record.latency import latency_of_values, most_at_p99
 from loadtests.record.memory import grown, growth
 from loadtests.record.stock_locust import stock_locust
 from loadtests.record.summary import (
@@ -263,7 +264,7 @@ def judge(files: RunFiles) -> Summary:
         latency_us=latency_us,
         accepted_per_s=per_second.accepted_per_s,
         wake_lag_p99_us=max(wake_lag_p99_us(firsts.values()), round(generator.wake_lag_us.p99)),
-        read_lag_p99_us=_read_lag_p99_us(read_late_us, generator),
+        read_lag_p99_us=read_lag_p99_us(read_late_us, generator),
     )
     argued = [(verdict, reason) for verdict, _, rule in RULES for reason in rule(case)]
     verdict: Verdict = next((grave for grave in _GRAVITY if any(v == grave for v, _ in argued)), "pass")
@@ -305,12 +306,6 @@ def judge(files: RunFiles) -> Summary:
         not_tested=[*run.not_tested, *_not_checked(case)],
         quiet_after_s=run.quiet_after_s,
     )
-
-
-def _read_lag_p99_us(read_late_us: list[int], generator: Generator) -> int | None:
-    """Return the p99 by the history or by the generator's own word, whichever is worse; None: not measured."""
-    said = [] if generator.read_lag_us is None else [round(generator.read_lag_us.p99)]
-    return max([*said, *([quantile(read_late_us, 0.99)] if read_late_us else [])], default=None)
 
 
 def _not_checked(case: _Case) -> Iterable[str]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,12 +27,12 @@ from gevent.socket import wait
 
 from loadtests.generator import contract
 from loadtests.generator.alarm import Urgent
+from loadtests.generator.connection import Connection, Replies
 from loadtests.generator.contract import Reply
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader, whole
-from loadtests.generator.stamps import EVERY, ask_for_stamps, receive
+from loadtests.generator.stamps import EVERY
 
-_READ, _WRITE = 1, 2  # libev's event bits
-_RECEIVE_BYTES: Final = 8_192  # more than an answer; what is longer comes in pieces
+_WRITE: Final = 2  # libev's event bit
 _SWEEP_S: Final = 0.05  # how exactly timeouts are kept
 _NEVER_US: Final = 2**62
 _LATE: Final = object()
@@ -46,61 +45,6 @@ class RefusedError(Exception):
 
 class NoConnectionError(Exception):
     """Every connection of the pool stayed busy, so nothing was sent."""
-
-
-class Connection:
-    """One TCP connection, watched from its first to its last moment.
-
-    The watcher is never stopped between requests: that saves an epoll_ctl and three allocations a request, and
-    a server that closes an idle connection is noticed when it happens.
-    """
-
-    __slots__ = ("_hub", "_urgent", "_watcher", "deadline_us", "sock", "spoke", "stamped", "waiting")
-
-    def __init__(self, sock: socket.socket, urgent: Urgent) -> None:
-        """Take a connected, non-blocking plain socket, and what goes before its reply."""
-        self._hub, self._urgent = gevent.get_hub(), urgent
-        self.sock = sock
-        self.deadline_us = 0
-        self.stamped = ask_for_stamps(sock)
-        self.waiting: Any = None  # the greenlet that waits for bytes
-        self.spoke = False  # bytes or an end came while nobody waited
-        self._watcher: Any = self._hub.loop.io(sock.fileno(), _READ)
-        self._watcher.start(self._readable)
-
-    def wait(self) -> None:
-        """Let others run until there is something to read.
-
-        Raises:
-            TimeoutError: the deadline came first.
-        """
-        if self.spoke:
-            self.spoke = False
-            self._watcher.start(self._readable)
-        self.waiting = gevent.getcurrent()
-        try:
-            self._hub.switch()
-        finally:
-            self.waiting = None
-
-    def expire(self) -> None:
-        """Raise TimeoutError in whoever waits. Called by the loop itself, never by a greenlet."""
-        if self.waiting is not None:
-            self.waiting.throw(TimeoutError())
-
-    def close(self) -> None:
-        """Close the watcher, then the socket."""
-        self._watcher.close()
-        self.sock.close()
-
-    def _readable(self) -> None:
-        if time.monotonic_ns() >= self._urgent.at_ns:
-            self._urgent.ring()
-        if self.waiting is not None:
-            self.waiting.switch()
-        else:
-            self.spoke = True
-            self._watcher.stop()
 
 
 class _Turn(AsyncResult):  # type: ignore[misc]  # gevent is untyped here
@@ -139,6 +83,7 @@ class Client:
         self._family, self._address = found[0], found[4]
         self._now_us, self._most, self._connect_timeout_s = now_us, connections_most, connect_timeout_s
         self._urgent = urgent or Urgent()
+        self._replies = Replies(self._urgent)
         self._idle: list[Connection] = []
         self._waiting: deque[_Turn] = deque()
         self._turns_due_us = _NEVER_US  # when the first of those who wait for a connection is to give up
@@ -183,7 +128,8 @@ class Client:
             self._sweep_at_us = connection.deadline_us
         error = ""
         try:
-            (status, headers, body, keep), late_us = self._exchange(connection, raw, not self._begun % EVERY)
+            connection.look, connection.late_us = connection.stamped and not self._begun % EVERY, None
+            status, headers, body, keep = self._exchange(connection, raw)
         except TimeoutError:
             error = contract.TIMEOUT
         except EOFError:
@@ -196,15 +142,16 @@ class Client:
             error = contract.OVERSIZE
         except gevent.GreenletExit:
             self._over, error = True, contract.CUT_OFF
-        done_us = self._now_us()
         self._busy.discard(connection)
         if error:
+            done_us = self._now_us()
             self._discard(connection)
             return Reply(sent_us, done_us, error, waited_us=waited_us, connect_us=connect_us)
-        if not keep or self._over:
+        done_us, late_us = connection.read_us, connection.late_us
+        if not keep or connection.ended or self._over:
             self._discard(connection)
         elif self._waiting:
-            self._release(connection)
+            self._release(connection, done_us)
         else:
             idle.append(connection)
         return Reply(sent_us, done_us, "", status, headers, body, waited_us, connect_us, late_us)
@@ -225,18 +172,13 @@ class Client:
         """Close all idle connections; no request may begin any more."""
         self._over = True
         self._sweeper.close()
+        self._replies.close()
         while self._idle:
             self._discard(self._idle.pop())
 
-    def _exchange(
-        self, connection: Connection, raw: bytes, look: bool
-    ) -> tuple[tuple[int, dict[bytes, bytes], bytes, bool], int | None]:
-        """Send and read; return the reply's (status, headers, body, whether the connection may be used again).
-
-        With ``look`` and a kernel that tells, also for how long the reply's end lay there unread, in µs.
-        """
-        sock, late_us = connection.sock, None
-        look = look and connection.stamped
+    def _exchange(self, connection: Connection, raw: bytes) -> tuple[int, dict[bytes, bytes], bytes, bool]:
+        """Send and read; return the reply's (status, headers, body, whether the connection may be used again)."""
+        sock = connection.sock
         try:
             sent = sock.send(raw)
         except BlockingIOError:
@@ -246,23 +188,16 @@ class Client:
             sent += _send(sock, raw[sent:])
         reader: ReplyReader | None = None
         while True:
-            connection.wait()
-            try:
-                if look:
-                    data, late_us = receive(sock, _RECEIVE_BYTES)
-                else:
-                    data = sock.recv(_RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
+            data = connection.receive()
             if reader is None:
                 found = whole(data)
                 if found is not None:
-                    return found, late_us
+                    return found
                 reader = ReplyReader()
             if not data and not reader.end():
                 raise EOFError
             if not data or reader.feed(data):
-                return (reader.status, reader.headers, reader.body, reader.keep), late_us
+                return reader.status, reader.headers, reader.body, reader.keep
 
     def _sweep(self) -> None:
         """Expire what is overdue. A look every 50 ms is far cheaper than a timer a request, and at all of them only
@@ -276,9 +211,8 @@ class Client:
         overdue = [connection for connection in self._busy if connection.deadline_us <= now_us]
         self._sweep_at_us = min((c.deadline_us for c in self._busy if c.deadline_us > now_us), default=_NEVER_US)
         for connection in overdue:
-            if connection.waiting is None:  # still sending, against a clock of its own: look again
+            if not connection.expire():  # still sending, against a clock of its own, or just read: look again
                 self._sweep_at_us = 0
-            connection.expire()
 
     def _send_away(self, now_us: int) -> None:
         """Let those give up who have waited for a connection until their deadline."""
@@ -312,7 +246,7 @@ class Client:
             raise
         if connection_or_slot is _LATE:
             raise NoConnectionError
-        waited_us = turn.free_us - asked_us
+        waited_us = max(0, turn.free_us - asked_us)  # read before it was asked for: all of it the generator's
         if connection_or_slot is not None:
             assert isinstance(connection_or_slot, Connection)
             return connection_or_slot, waited_us, 0
@@ -339,13 +273,13 @@ class Client:
             if isinstance(error, OSError):
                 raise RefusedError(str(error)) from error
             raise
-        return Connection(sock, self._urgent), connect_us
+        return Connection(sock, self._now_us, self._urgent, self._replies), connect_us
 
-    def _release(self, connection: Connection | None) -> None:
-        """Give a connection, or with None its bare slot, to the next in turn."""
+    def _release(self, connection: Connection | None, free_us: int = 0) -> None:
+        """Give a connection, or with None its bare slot, to the next in turn; ``free_us``: free since, if not now."""
         if self._waiting:
             turn = self._waiting.popleft()
-            turn.free_us = self._now_us()
+            turn.free_us = free_us or self._now_us()
             turn.set(connection)
         elif connection is not None:
             self._idle.append(connection)

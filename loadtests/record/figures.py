@@ -213,3 +213,9 @@ def wake_lag_p99_us(firsts: Iterable[Attempt]) -> int:
 def read_lags(attempts: Iterable[Attempt]) -> list[int]:
     """Return how late the replies that were looked at were read, in µs, ascending; nothing: it was not measured."""
     return sorted(a.read_late_us for a in attempts if a.read_late_us is not None)
+
+
+def read_lag_p99_us(read_late_us: list[int], generator: Generator) -> int | None:
+    """Return the p99 by the history or by the generator's own word, whichever is worse; None: not measured."""
+    said = [] if generator.read_lag_us is None else [round(generator.read_lag_us.p99)]
+    return max([*said, *([quantile(read_late_us, 0.99)] if read_late_us else [])], default=None)

@@ -274,6 +274,25 @@ def test_the_wait_for_a_connection_ends_when_it_is_free_and_not_when_the_generat
     assert second.sent_us - asked_us - second.waited_us >= 190_000
 
 
+def test_a_crowd_of_replies_is_timed_when_it_comes_and_not_as_it_is_worked_through() -> None:
+    """Stops: the last of a batch seeming slower than the first by all that the generator does with the others."""
+    crowd, works_s = 20, 0.005
+    done_us = []
+
+    def ask_and_work(client: Client) -> None:
+        done_us.append(client.request(REQUEST, 5).done_us)
+        block(works_s)
+
+    with null_server() as port:
+        client = Client("127.0.0.1", port, lambda: time.monotonic_ns() // 1000, crowd)
+        client.warm(crowd)
+        asking = [gevent.spawn(ask_and_work, client) for _ in range(crowd)]
+        gevent.spawn(block, 0.1)  # all have asked, and all are answered meanwhile
+        gevent.joinall(asking)
+    assert len(done_us) == crowd
+    assert max(done_us) - min(done_us) < crowd * works_s * 1e6 / 2
+
+
 def test_opening_a_connection_is_a_part_of_its_own(server: Server) -> None:
     """A free slot is there at once, so nothing is backlog; what the handshake takes is connect."""
     client = client_of(server)

@@ -32,12 +32,14 @@ from loadtests.record.figures import (
     paid_to_delivered,
     place_answers,
     rates,
+    read_lag_p99_us,
+    read_lags,
     sale_window,
     wake_lag_p99_us,
 )
 from loadtests.record.groups import amplified, groups
 from loadtests.record.history import Attempt, read, read_charges
-from loadtests.record.latency import most_at_p99
+from loadtests.record.latency import latency_of_values, most_at_p99
 from loadtests.record.memory import grown, growth
 from loadtests.record.stock_locust import stock_locust
 from loadtests.record.summary import (
@@ -96,6 +98,7 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: dict[str, Latency]
     accepted_per_s: float
     wake_lag_p99_us: int
+    read_lag_p99_us: int | None  # None: not measured
 
     @property
     def reported(self) -> Latency:
@@ -134,7 +137,8 @@ def _blind(case: _Case) -> Iterable[str]:
 
 
 def _generator_late(case: _Case) -> Iterable[str]:
-    return fitness.late(case.files.generator, case.wake_lag_p99_us, fitness.wake_lag_most_us(case.reported))
+    most_us = fitness.wake_lag_most_us(case.reported)
+    return fitness.late(case.files.generator, case.wake_lag_p99_us, case.read_lag_p99_us, most_us)
 
 
 def _generator_short(case: _Case) -> Iterable[str]:
@@ -142,7 +146,8 @@ def _generator_short(case: _Case) -> Iterable[str]:
 
 
 def _unaccounted(case: _Case) -> Iterable[str]:
-    return identity.violations(case.identity, case.firsts)
+    yield from identity.violations(case.identity, case.firsts)
+    yield from fitness.contradicted(case.firsts.values())
 
 
 def _accident(case: _Case) -> Iterable[str]:
@@ -214,12 +219,12 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     ("void", "no invariant at all could be checked (one that was not checked is never counted as held)", _blind),
     (
         "void",
-        f"the generator used more than {fitness.CPU_MOST:.0%} of a core, stood still, or was late by more than "
-        f"{fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of the reported p99",
+        f"the generator used more than {fitness.CPU_MOST:.0%} of a core, stood still, or was late to send or to read "
+        f"by more than {fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of the reported p99",
         _generator_late,
     ),
     ("void", "an arrival was shed, unsent, or is not in the history", _generator_short),
-    ("void", "an arrival is not accounted for", _unaccounted),
+    ("void", "an arrival is not accounted for, or its instants contradict each other", _unaccounted),
     ("void", "a process died that nobody killed on purpose", _accident),
     ("void", "the shop never became quiet", _restless),
     ("slow", "a latency budget is missed", _late),
@@ -242,6 +247,7 @@ def judge(files: RunFiles) -> Summary:
         Unjudgeable: a histogram or an instant cannot be read.
     """
     run, generator, evidence = files.run, files.generator, files.evidence
+    read_late_us = read_lags(evidence.attempts)
     window, firsts = sale_window(evidence.attempts), identity.first_places(evidence.attempts)
     try:
         latency_us, service_us = latencies(files.histograms), latencies(files.service)
@@ -259,6 +265,7 @@ def judge(files: RunFiles) -> Summary:
         latency_us=latency_us,
         accepted_per_s=per_second.accepted_per_s,
         wake_lag_p99_us=max(wake_lag_p99_us(firsts.values()), round(generator.wake_lag_us.p99)),
+        read_lag_p99_us=read_lag_p99_us(read_late_us, generator),
     )
     argued = [(verdict, reason) for verdict, _, rule in RULES for reason in rule(case)]
     verdict: Verdict = next((grave for grave in _GRAVITY if any(v == grave for v, _ in argued)), "pass")
@@ -281,6 +288,7 @@ def judge(files: RunFiles) -> Summary:
         latency_us=latency_us,
         service_us=service_us,
         gap_us=gaps(firsts.values()),
+        read_lag_us=latency_of_values(read_late_us),
         stock_locust_us=stock_locust(firsts.values(), case.identity.scheduled / run.seconds),
         identity=case.identity,
         cost=costs(run.cpu_seconds, len(evidence.postgres.orders)),
@@ -318,6 +326,7 @@ def _health(case: _Case) -> GeneratorHealth:
         valid=not reasons,
         cpu_max=generator.cpu_max,
         wake_lag_us_p99=case.wake_lag_p99_us,
+        read_lag_us_p99=case.read_lag_p99_us,
         reasons=reasons,
         stalls=len(generator.stalls),
         ceiling_per_s=generator.ceiling_per_s,

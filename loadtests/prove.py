@@ -7,7 +7,6 @@ The order: stores, server and projector up → catalog and keys in → one Locus
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from loadtests.machine import point_latest
 from loadtests.options import Options, read_options
 from loadtests.progress import Progress
 from loadtests.record import collect, describe, timeline
+from loadtests.record.folder import occupied
 from loadtests.record.resolve import resolve
 from loadtests.record.summary import Incident
 from loadtests.report import html, terminal
@@ -40,6 +40,7 @@ from loadtests.shop.quiet import wait_quiet
 from loadtests.shop.restocking import Restocking
 from loadtests.shop.sampler import Sampler, sources_of
 from loadtests.shop.stage import set_stage
+from loadtests.targets import Target
 from profiles.capture import Capture
 
 EXIT_VOID: Final = 3
@@ -62,8 +63,13 @@ def main(argv: Sequence[str]) -> int:
         except Fault as error:
             sys.stderr.write(f"VOID: {error}\n")
             return EXIT_VOID
-    make_directory(options.report)
-    progress = Progress(options.seconds)
+    with occupied(options.report):
+        return _prove(options, target)
+
+
+def _prove(options: Options, target: Target | None) -> int:
+    """Run the sale, judge it, and return the verdict's exit code."""
+    elsewhere, progress = options.elsewhere, Progress(options.seconds)
     try:
         ceiling = _ceiling(options, progress)
         if elsewhere is not None and target is not None:
@@ -87,26 +93,6 @@ def main(argv: Sequence[str]) -> int:
     point_latest(options.report)
     terminal.show(summary, str(options.report))
     return judge.exit_code(summary)
-
-
-def make_directory(report: Path) -> None:
-    """Make the run's directory, or leave nothing behind.
-
-    Raises:
-        BadInput: it cannot be made, or nothing can be written there.
-    """
-    missing: list[Path] = []
-    try:
-        missing += [folder for folder in (report, *report.parents) if not folder.exists()]
-        report.mkdir(parents=True, exist_ok=True)
-        probe = report / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        for folder in missing:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise BadInput(f"--report {report}: {error.strerror}; name a directory that can be written") from error
 
 
 def run_sale(options: Options, progress: Progress) -> None:

@@ -1,8 +1,9 @@
 """``flashproof verify DIR``: judge a finished run again from its raw files, and compare with what it said of itself.
 
-Two things are compared: ``summary.json``, field by field, and ``report.html``, which is built again from the raw files:
-first the data of its charts, then every line of the page. A page made by another version of Flashproof differs in its
-lines; verify a run with the tree it was made by (``git_commit``).
+Three things are compared. ``histograms.json`` and what the generator says of its own counting are made again from
+the history (``loadtests.record.rebuild``), bucket by bucket. ``summary.json`` is computed again, field by field. And
+``report.html`` is built again: first the data of its charts, then every line of the page. A page made by another
+version of Flashproof differs in its lines; verify a run with the tree it was made by (``git_commit``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import msgspec
 
 from core.errors import BadInput
 from loadtests import judge
-from loadtests.judge import Unjudgeable
+from loadtests.judge import RunFiles, Unjudgeable
+from loadtests.record import rebuild
 from loadtests.record.summary import Summary
 from loadtests.report import html
 
@@ -67,8 +69,20 @@ def verify(directory: Path) -> list[str]:
         raise Unjudgeable(f"summary.json is not what it should be: {error}") from error
     files = judge.read_run(directory)
     found = judge.judge(files)
-    differences = list(_values("summary.json", "", summary_said, msgspec.json.decode(msgspec.json.encode(found))))
+    differences = list(_counted(files))
+    differences += _values("summary.json", "", summary_said, msgspec.json.decode(msgspec.json.encode(found)))
     return differences + list(_pages(page, html.render(found, files)))
+
+
+def _counted(files: RunFiles) -> Iterator[str]:
+    """Compare what was counted while the load ran with the history."""
+    attempts = files.evidence.attempts
+    latency, service = rebuild.rebuild(attempts, files.evidence.charges)
+    yield from rebuild.histogram_differences("latency", files.histograms, latency)
+    yield from rebuild.histogram_differences("service", files.service, service)
+    yield from rebuild.generator_differences(files.generator, attempts, latency)
+    if files.run.started_at != files.generator.started_at:
+        yield f"run.json: started_at says {files.run.started_at}, generator.json says {files.generator.started_at}"
 
 
 def _read(path: Path) -> str:

@@ -29,6 +29,7 @@ from loadtests.generator.manners import Manners
 from loadtests.generator.plan import Plan, backoff_us
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
+from loadtests.record.counted import PAID_TO_DELIVERED, histogram_of, outcome_of
 from loadtests.record.history import Attempt, Charge
 from loadtests.targets import Target
 
@@ -75,7 +76,7 @@ class Story:
 
     def __init__(self) -> None:
         """Begin unpaid, with no key seen."""
-        self.paid_us = 0  # when the gateway's first paid callback was sent
+        self.paid_us = 0  # when the gateway took the money
         self.shown = False
         self.settled = False  # nothing will change any more
 
@@ -148,10 +149,10 @@ def _browse(world: World, plan: Plan, due_us: int) -> int:
         held_us = max(0, _wait_until(world, due_us) - own_us)
         reply = world.ask(world.target.browse(sku), BROWSE_TIMEOUT_S)
         reply.waited_us += held_us
-        own_us = max(0, reply.sent_us - due_us - reply.waited_us)
+        own_us = max(0, reply.sent_us - due_us - reply.waited_us - reply.connect_us)
         why = "product" if sku else "list"
         attempt = browse_attempt(world.target, why, reply, plan.number, plan.buyer, sku, due_us)
-        _note(world, why, attempt, reply)
+        _note(world, attempt, reply)
         due_us += plan.look_us
     return max(0, _wait_until(world, due_us) - own_us)
 
@@ -173,7 +174,7 @@ def _place_until_known(world: World, plan: Plan, due_us: int, held_us: int) -> t
         placed, attempt, reply = _place(world, plan, why, intended_us, None, due_us, held_us)
         if first:
             first = False
-            world.recorder.first(_name(attempt))
+            world.recorder.first(outcome_of(attempt))
         if placed is not None or attempt.result in ("shed", "unsent"):
             return placed, due_us
         if attempt.result == "fail" and attempt.status not in (0, 429, 503):
@@ -231,19 +232,9 @@ def _place(
         intended_us=intended_us,
         group="" if plan.retries == "patient" else plan.retries,
     )
-    if reply.error in contract.NEVER_SENT:
-        world.recorder.note(attempt)
-    elif why == "retry":
-        # Counted from the plan's instant, under a name of its own: the buyer has waited since then.
-        world.recorder.note(attempt, _name(attempt) + "_after_retry", due_us, len(reply.body))
-    else:
-        world.recorder.note(attempt, _name(attempt), length=len(reply.body))
+    # A retry is counted from the plan's instant, under a name of its own: the buyer has waited since then.
+    _note(world, attempt, reply, due_us if why == "retry" else -1)
     return placed, attempt, reply
-
-
-def _name(attempt: Attempt) -> str:
-    """Return the word an attempt is counted under: its outcome, or its result where that says more."""
-    return attempt.result if attempt.result in ("unknown", "shed", "unsent") else attempt.outcome
 
 
 # --- paying -------------------------------------------------------------------------------------------------
@@ -255,7 +246,7 @@ def _pay(world: World, plan: Plan, placed: Placed, story: Story, pay_us: int) ->
     gateway = world.gateway
     charge = gateway.take(plan, placed)
     payer = Payer(plan.number, plan.buyer, plan.sku, plan.quantity, plan.jitter)
-    story.paid_us = world.clock.now_us()
+    story.paid_us = charge.at_us
     if plan.callbacks == "twice":
         world.spawn(gateway.notify, charge, payer, "pay_again", pay_us, held_us)
     why = "pay_late" if plan.ending == "late" else "pay"
@@ -318,13 +309,13 @@ def _track(
     reply = (world.wait if wait_s else world.ask)(raw, TRACK_TIMEOUT_S + wait_s)
     reply.waited_us += held_us
     attempt = state_attempt(world.target, "track", why, reply, plan, placed, intended_us, world.names)
-    _note(world, why, attempt, reply)
+    _note(world, attempt, reply)
     story.settled = story.settled or bool(attempt.keys) or (attempt.result == "ok" and attempt.outcome in SETTLED)
     if attempt.keys and not story.shown:
         story.shown = True
         world.recorder.keys_shown += len(attempt.keys)
         if story.paid_us and wait_s:
-            world.recorder.latency("paid_to_delivered", reply.done_us - story.paid_us)
+            world.recorder.latency(PAID_TO_DELIVERED, reply.done_us - story.paid_us)
     return attempt
 
 
@@ -333,12 +324,11 @@ def _cancel(world: World, plan: Plan, placed: Placed, due_us: int) -> None:
     reply = world.ask(world.target.cancel(placed.order_id, placed.token), TRACK_TIMEOUT_S)
     reply.waited_us += held_us
     attempt = state_attempt(world.target, "cancel", "cancel", reply, plan, placed, due_us, world.names)
-    _note(world, "cancel", attempt, reply)
+    _note(world, attempt, reply)
 
 
-def _note(world: World, prefix: str, attempt: Attempt, reply: Reply) -> None:
-    name = "" if reply.error in contract.NEVER_SENT else f"{prefix}_{_name(attempt)}"
-    world.recorder.note(attempt, name, length=len(reply.body))
+def _note(world: World, attempt: Attempt, reply: Reply, from_us: int = -1) -> None:
+    world.recorder.note(attempt, histogram_of(attempt), from_us, len(reply.body))
 
 
 def _wait_until(world: World, due_us: int) -> int:

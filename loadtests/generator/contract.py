@@ -46,7 +46,9 @@ class Reply(msgspec.Struct, gc=False):
     status: int = 0
     headers: dict[bytes, bytes] = {}
     body: bytes = b""
-    waited_us: int = 0  # before the send: for a connection, and (added by the buyer) for an earlier answer
+    waited_us: int = 0  # before the send: for a free connection, and (added by the buyer) for an earlier answer
+    connect_us: int = 0  # before the send, for the opening of a connection
+    read_late_us: int | None = None  # how long its end lay in the kernel unread; None: not measured
 
 
 @lru_cache(maxsize=1_024)  # the orders accepted in one millisecond share their pay_by

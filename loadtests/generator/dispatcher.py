@@ -2,7 +2,7 @@
 
 A timer walks the absolute plan and begins one greenlet an arrival. What it could not do is counted,
 never hidden: ``shed`` (too many under way), ``unsent`` (due, but the run was over), the wake lag (from due to
-the arrival's first instruction: the generator's own lateness) and the generator's CPU. The identity
+the arrival's first instruction: the generator's own lateness), the read lag and the generator's CPU. The identity
 ``scheduled = sent + unsent + shed`` holds for every run, or the run says that it is broken.
 """
 
@@ -43,6 +43,15 @@ class WakeLag(msgspec.Struct, frozen=True):
     max: int
 
 
+class ReadLag(msgspec.Struct, frozen=True):
+    """How long replies lay in the kernel unread, in µs: the generator's lateness at the other end."""
+
+    p50: int
+    p99: int
+    max: int
+    replies: int  # that were looked at
+
+
 class Rates(msgspec.Struct, frozen=True):
     """What was reached, a second: ``offered`` and ``accepted`` over the sale, ``requests`` over all."""
 
@@ -66,6 +75,7 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     cpu_max: float  # fraction of one core, the highest quarter of a second
     cpu_mean: float
     wake_lag_us: WakeLag
+    read_lag_us: ReadLag | None  # None: the kernel stamps nothing here
     started_at: str  # ISO 8601, UTC
     started_unix_us: int  # the zero of every instant in the history
     elapsed_s: float
@@ -292,7 +302,7 @@ class Dispatcher:
     def _result(self, complete: bool, sale_us: int, elapsed_us: int, left: int) -> Generated:
         outcomes, total = dict(sorted(self._recorder.firsts.items())), self._arrivals.total
         unsent, shed = outcomes.get("unsent", 0), outcomes.get("shed", 0)
-        sent, lag = total - unsent - shed, self._lag.summary()
+        sent, lag, read = total - unsent - shed, self._lag.summary(), self._recorder.read_lag.summary()
         counted = sum(outcomes.values())
         return Generated(
             complete=complete and not self._crew.faults and counted == total,
@@ -307,6 +317,7 @@ class Dispatcher:
             cpu_max=round(self._watch.cpu_max, 4),
             cpu_mean=round(self._watch.cpu_mean, 4),
             wake_lag_us=WakeLag(lag.p50, lag.p99, lag.max),
+            read_lag_us=ReadLag(read.p50, read.p99, read.max, read.count) if read.count else None,
             started_at=self._iso(self._clock.started_unix_us // 1000),
             started_unix_us=self._clock.started_unix_us,
             elapsed_s=round(elapsed_us / 1e6, 3),

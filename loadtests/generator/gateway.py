@@ -13,6 +13,7 @@ from loadtests.generator import contract
 from loadtests.generator.attempts import Payer, callback_attempt
 from loadtests.generator.contract import Placed, Reply
 from loadtests.generator.plan import Plan, backoff_us
+from loadtests.record.counted import histogram_of
 from loadtests.record.history import Attempt, Charge
 from loadtests.targets import Notice, Target
 
@@ -105,12 +106,7 @@ class Gateway:
             reply = self._ask(self._target.pay(notice), CALLBACK_TIMEOUT_S)
             reply.waited_us += held_us
             attempt = callback_attempt(self._target, charge, payer, event_id, why, intended_us, reply)
-            name = (
-                ""
-                if reply.error in contract.NEVER_SENT
-                else "pay_" + ("unknown" if attempt.result == "unknown" else attempt.outcome)
-            )
-            self._book.note(attempt, name, length=len(reply.body))
+            self._book.note(attempt, histogram_of(attempt), length=len(reply.body))
             if is_definite(attempt):
                 return attempt.outcome
             if tried < tries:

@@ -31,6 +31,7 @@ class Call(msgspec.Struct, omit_defaults=True, gc=False):
     status: int = 0
     outcome: str = ""  # ok, http_<status>, timeout, reset, …, or what the task said
     length: int = 0  # bytes of the reply's body
+    read_late_us: int | None = None  # how long its end lay in the kernel unread; None: not measured, as for 15 of 16
 
 
 class Accounts:

@@ -184,7 +184,16 @@ class LeanSession:
         else:
             result, outcome = ("fail" if error in NEVER_SENT else "unknown"), error
         call = Call(
-            method, name or path, asked_us, reply.sent_us, reply.done_us, result, status, outcome, len(reply.body)
+            method,
+            name or path,
+            asked_us,
+            reply.sent_us,
+            reply.done_us,
+            result,
+            status,
+            outcome,
+            len(reply.body),
+            reply.read_late_us,
         )
         if not catch_response:
             self.account(call)

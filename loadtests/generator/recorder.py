@@ -19,8 +19,9 @@ from loadtests.record.history import Attempt, Charge
 
 LATENCY_US_MOST: Final = 60_000_000
 DIGITS: Final = 3
-NAMES_MOST: Final = 200  # histograms of one run; a shop that invents codes ends in one called `other`
+NAMES_MOST: Final = 200  # histograms of one run; a shop that invents codes ends in one called ``OTHER``
 BUFFER_BYTES_MOST: Final = 262_144
+OTHER: Final = "other"
 HELD_MOST: Final = 200  # attempts settled together: half a millisecond of the generator's time
 WINDOW_MOST: Final = 100_000  # latencies kept for the live line between two looks
 _EXACT_BITS: Final = 11  # 3 significant digits: 2,048 sub-buckets, as HdrHistogram has them
@@ -135,6 +136,7 @@ class Recorder:
         self._requests = self._accepted = 0
         self.firsts: dict[str, int] = {}  # outcome -> arrivals whose first place attempt ended so
         self.keys_shown = 0
+        self._read_lag = Buckets()
 
     @property
     def requests(self) -> int:
@@ -147,6 +149,12 @@ class Recorder:
         """Return how many orders were accepted."""
         self._settle()
         return self._accepted
+
+    @property
+    def read_lag(self) -> Buckets:
+        """Return how late the replies that were looked at were read."""
+        self._settle()
+        return self._read_lag
 
     def histograms(self) -> dict[str, tuple[Buckets, Buckets | None]]:
         """Return what was counted so far, by name: latency from the due instant, and from the send."""
@@ -172,6 +180,7 @@ class Recorder:
         if not held:
             return
         self._history_buffer += self._encoder.encode_lines([attempt for attempt, _, _, _ in held])
+        self._read_lag.add_all([one[0].read_late_us for one in held if one[0].read_late_us is not None])
         if len(self._history_buffer) > BUFFER_BYTES_MOST:
             _write(self._history, self._history_buffer)
         groups: dict[tuple[str, str], tuple[list[int], list[int], list[int]]] = {}
@@ -256,7 +265,7 @@ def _buckets(found: dict[str, Buckets], name: str) -> Buckets:
     buckets = found.get(name)
     if buckets is None:
         if len(found) >= NAMES_MOST:
-            name = "other"
+            name = OTHER
         buckets = found.setdefault(name, Buckets())
     return buckets
 

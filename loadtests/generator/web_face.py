@@ -78,6 +78,8 @@ class Live:
         figures: dict[str, Any] = {"arrivals scheduled": progress.scheduled, "arrivals not decided yet": open_}
         figures |= {f"arrivals: {outcome}": count for outcome, count in outcomes.items()}
         figures |= {f"generator: wake lag {which} (ms)": value for which, value in lag.items()}
+        read = percentiles_ms(self._recorder.read_lag)
+        figures |= {f"generator: read lag {which} (ms)": value for which, value in read.items()}
         figures |= {"generator: CPU, share of a core": progress.cpu, "generator: buyers under way": progress.under_way}
         return [{"name": name, "figure": figure} for name, figure in sorted(figures.items())]
 

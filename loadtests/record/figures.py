@@ -14,9 +14,9 @@ from typing import Final
 from core.clock import parse_iso8601
 from loadtests.checkers import one_key_one_buyer
 from loadtests.checkers.answers import has_order, is_refused, is_sent
+from loadtests.record.counted import AFTERWARDS, outcome_of
 from loadtests.record.evidence import Evidence, PostgresState
 from loadtests.record.history import Attempt
-from loadtests.record.identity import AFTERWARDS
 from loadtests.record.latency import latency_of, latency_of_values, quantile
 from loadtests.record.summary import (
     Cost,
@@ -33,13 +33,6 @@ from loadtests.record.summary import (
 
 DECIDED_REFUSALS: Final = frozenset({"sold_out", "limit_reached", "sale_not_open", "sale_closed"})
 ALWAYS_SHOWN: Final = ("accepted", "sold_out", "paid_to_delivered")
-
-
-def outcome_of(attempt: Attempt) -> str:
-    """Return the one word an attempt is counted under."""
-    if attempt.result in ("unknown", "shed", "unsent"):
-        return attempt.result
-    return attempt.outcome or attempt.result
 
 
 def outcomes(attempts: Sequence[Attempt], firsts: Iterable[Attempt]) -> dict[str, int]:
@@ -199,18 +192,31 @@ def paid_to_delivered(postgres: PostgresState) -> Latency:
 
 
 def gaps(firsts: Iterable[Attempt]) -> dict[str, Latency]:
-    """Return the two parts of what lies between intended and sent, over the arrivals that were sent.
+    """Return the three parts of what lies between intended and sent, over the arrivals that were sent.
 
     ``backlog``: every connection was busy, or an answer that had to come first came late: the shop's doing.
-    ``wake_lag``: all the rest, the generator's own.
+    ``connect``: a new one was opened, its kernel's and the way's. ``wake_lag``: all the rest, the generator's own. Of
+    each arrival they add up to the last microsecond.
     """
-    waits = [(a.waited_us, max(0, a.sent_us - a.intended_us - a.waited_us)) for a in firsts if a.sent_us]
+    sent = [a for a in firsts if a.sent_us]
     return {
-        "backlog": latency_of_values(backlog_us for backlog_us, _ in waits),
-        "wake_lag": latency_of_values(lag_us for _, lag_us in waits),
+        "backlog": latency_of_values(a.waited_us for a in sent),
+        "connect": latency_of_values(a.connect_us for a in sent),
+        "wake_lag": latency_of_values(a.wake_lag_us for a in sent),
     }
 
 
 def wake_lag_p99_us(firsts: Iterable[Attempt]) -> int:
     """Return the p99 of wake lag whatever the number of arrivals: validity is asked of small runs too."""
-    return quantile(sorted(max(0, a.sent_us - a.intended_us - a.waited_us) for a in firsts if a.sent_us), 0.99)
+    return quantile(sorted(a.wake_lag_us for a in firsts if a.sent_us), 0.99)
+
+
+def read_lags(attempts: Iterable[Attempt]) -> list[int]:
+    """Return how late the replies that were looked at were read, in µs, ascending; nothing: it was not measured."""
+    return sorted(a.read_late_us for a in attempts if a.read_late_us is not None)
+
+
+def read_lag_p99_us(read_late_us: list[int], generator: Generator) -> int | None:
+    """Return the p99 by the history or by the generator's own word, whichever is worse; None: not measured."""
+    said = [] if generator.read_lag_us is None else [round(generator.read_lag_us.p99)]
+    return max([*said, *([quantile(read_late_us, 0.99)] if read_late_us else [])], default=None)

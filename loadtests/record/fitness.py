@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from loadtests.record.history import Attempt
 from loadtests.record.summary import Generator, Identity, Latency
 
 CPU_MOST: Final = 0.85  # share of its core in any quarter of a second: a queue at 85 % is already six times as long
-WAKE_LAG_FLOOR_US: Final = 1_000  # p99 of wake lag that is always forgiven
+WAKE_LAG_FLOOR_US: Final = 1_000  # p99 of wake lag, and of read lag, that is always forgiven
 WAKE_LAG_SHARE: Final = 0.05  # … and beyond that, this share of the p99 it reports
 SHED_MOST: Final = 0  # arrivals dropped because too many were under way
 UNSENT_MOST: Final = 0  # arrivals due but not sent when the run was over
@@ -19,7 +20,7 @@ STALLS_MOST: Final = 0  # times it stood still for 50 ms or more: every answer t
 
 
 def wake_lag_most_us(reported: Latency) -> float:
-    """Return the most that wake lag may be at p99, given the latency that is reported.
+    """Return the most that wake lag, and read lag, may be at p99, given the latency that is reported.
 
     Where too few values allow no p99, the surest smaller figure counts: the lower end of its interval, or nothing.
     """
@@ -27,13 +28,18 @@ def wake_lag_most_us(reported: Latency) -> float:
     return max(WAKE_LAG_FLOOR_US, WAKE_LAG_SHARE * p99)
 
 
-def late(generator: Generator, wake_lag_p99_us: int, most_us: float) -> Iterable[str]:
-    """Yield why the generator was too slow to be believed."""
+def late(generator: Generator, wake_lag_p99_us: int, read_lag_p99_us: int | None, most_us: float) -> Iterable[str]:
+    """Yield why the generator was too slow to be believed; a read lag of None was not measured."""
     if generator.cpu_max > CPU_MOST:
         yield f"The generator used {generator.cpu_max:.0%} of a core; above {CPU_MOST:.0%} it sees itself."
     if wake_lag_p99_us > most_us:
         yield (
             f"The generator was {wake_lag_p99_us / 1000:.1f} ms late at p99; "
+            f"{most_us / 1000:.1f} ms is the most that can be believed."
+        )
+    if read_lag_p99_us is not None and read_lag_p99_us > most_us:
+        yield (
+            f"The generator was {read_lag_p99_us / 1000:.1f} ms late at p99 to read replies that had arrived; "
             f"{most_us / 1000:.1f} ms is the most that can be believed."
         )
     if len(generator.stalls) > STALLS_MOST:
@@ -55,3 +61,14 @@ def short(generator: Generator, identity: Identity) -> Iterable[str]:
     written = identity.accounted() - identity.shed - identity.unsent
     if written != generator.sent:
         yield f"The generator says {generator.sent} arrivals were sent; the history has {written}."
+
+
+def contradicted(attempts: Iterable[Attempt]) -> Iterable[str]:
+    """Yield how many attempts have instants that cannot be: waits and lateness must add up to when it was sent."""
+    wrong = sum(
+        1
+        for a in attempts
+        if a.sent_us and (min(a.waited_us, a.connect_us, a.wake_lag_us) < 0 or a.done_us < a.sent_us)
+    )
+    if wrong:
+        yield f"{wrong} requests were sent before they were due, or waited for longer than there was time."

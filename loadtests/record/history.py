@@ -34,14 +34,21 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     amount: int = 0
     currency: str = ""
     intended_us: int  # when it was due by the plan (what answers an answer at once: when that came)
-    waited_us: int = 0  # from intended to sent: for an earlier answer or a connection; the rest was the generator's
+    waited_us: int = 0  # from intended to sent: for an earlier answer, or until a connection became free
+    connect_us: int = 0  # from intended to sent: for the opening of one; what is left was the generator's
     sent_us: int = 0
     done_us: int = 0
+    read_late_us: int | None = None  # before done: how long the reply lay in the kernel unread; None: not measured
     result: Result
     status: int = 0  # HTTP status; 0: no answer
     outcome: str = ""  # accepted, replayed, a refusal's code; pay: what the core answered; track: the state
     answer: str = ""  # place: hash over the answer's fields without `state`, to compare retries
     keys: tuple[str, ...] = ()  # track: hex keyed hashes of the card keys shown
+
+    @property
+    def wake_lag_us(self) -> int:
+        """The generator's own part of what lies between intended and sent: all that is no wait for a connection."""
+        return self.sent_us - self.intended_us - self.waited_us - self.connect_us
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -12,11 +12,11 @@ from typing import Final
 
 from loadtests.checkers.answers import has_order, is_sent
 from loadtests.generator.contract import TIMEOUT
+from loadtests.record.counted import AFTERWARDS
 from loadtests.record.history import Attempt
 from loadtests.record.summary import Identity
 
 FIRST: Final = frozenset({"first", "over_limit"})  # what the schedule itself sends
-AFTERWARDS: Final = frozenset({"resolve"})  # asked after the sale, to close open questions; never part of a rate
 
 
 def first_places(attempts: Iterable[Attempt]) -> dict[int, Attempt]:

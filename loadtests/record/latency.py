@@ -152,11 +152,14 @@ def _added(same: list[Recorded]) -> Recorded:
     for recorded in same:
         if recorded.count:
             whole.add(open_histogram(recorded))
+    count, most = sum(recorded.count for recorded in same), max(recorded.max for recorded in same)
+    at = whole.get_percentile_to_value_dict([share * 100 for share in PERCENTILES.values()]) if count else {}
     return Recorded(
         hdr=encoded(whole),
-        count=sum(recorded.count for recorded in same),
-        max=max(recorded.max for recorded in same),
+        count=count,
+        max=most,
         over=sum(recorded.over for recorded in same),
+        **{name: min(at.get(share * 100, 0), most) for name, share in PERCENTILES.items()},
     )
 
 

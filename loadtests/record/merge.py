@@ -83,6 +83,12 @@ def _worst(values: _Values) -> dict[str, int]:
     return {name: max(value[name] for value in values) for name in values[0]}
 
 
+def _worst_read(values: _Values) -> dict[str, int] | None:
+    """Return the same of read lag, the replies looked at summed; a part that could not measure adds nothing."""
+    told = [value for value in values if value is not None]
+    return {**_worst(told), "replies": sum(value["replies"] for value in told)} if told else None
+
+
 def _in_order(values: _Values) -> list[Any]:
     return sorted(one for value in values for one in value)
 
@@ -95,6 +101,7 @@ RULES: Final[dict[str, Callable[[_Values], Any]]] = {
     "complete": all,
     **dict.fromkeys(("cpu_max", "cpu_mean", "elapsed_s", "sale_s"), max),
     "wake_lag_us": _worst,
+    "read_lag_us": _worst_read,
     **dict.fromkeys(("started_at", "started_unix_us"), _same),
     "outcomes": _counts,
     **dict.fromkeys(("cpu_samples", "stalls"), _in_order),

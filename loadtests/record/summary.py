@@ -85,6 +85,15 @@ class WakeLag(msgspec.Struct, frozen=True, kw_only=True):
     max: float = 0
 
 
+class ReadLag(msgspec.Struct, frozen=True, kw_only=True):
+    """How late replies were read that had arrived, in µs."""
+
+    p50: float = 0
+    p99: float = 0
+    max: float = 0
+    replies: int = 0  # that were looked at
+
+
 class Generator(msgspec.Struct, frozen=True, kw_only=True):
     """``generator.json``: what the load generator says of itself."""
 
@@ -94,9 +103,12 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     shed: int
     cpu_max: float  # largest share of one core in any sample, 0 to 1; of several processes, the busiest one's
     wake_lag_us: WakeLag  # from due to the arrival's first instruction
+    read_lag_us: ReadLag | None = None  # None: not measured
     started_at: str | float = ""
     elapsed_s: float = 0.0
     outcomes: dict[str, int] = {}
+    requests: int | None = None
+    keys_shown: int | None = None
     cpu_samples: list[tuple[int, float]] = []  # (instant in µs, share of one core), every 0.25 s
     stalls: list[tuple[int, int]] = []  # (instant in µs, length in µs) of what stopped the generator for 50 ms or more
     ceiling_per_s: float | None = None  # arrivals a second that all of it can make of a null server on this machine
@@ -223,6 +235,7 @@ class GeneratorHealth(msgspec.Struct, frozen=True, kw_only=True):
     valid: bool
     cpu_max: float
     wake_lag_us_p99: int
+    read_lag_us_p99: int | None = None  # None: not measured
     reasons: list[str] = []  # why not
     stalls: int = 0  # of 50 ms or more
     ceiling_per_s: float | None = None  # arrivals a second that all of it can make of a null server on this machine
@@ -264,9 +277,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates
     latency_us: dict[str, Latency]  # from the instant the plan intended
     service_us: dict[str, Latency]  # from the send
-    gap_us: dict[
-        str, Latency
-    ]  # from intended to sent: `backlog` (connections, earlier answers), `wake_lag` (the generator)
+    gap_us: dict[str, Latency]  # from intended to sent: `backlog`, `connect` and the generator's own `wake_lag`
+    read_lag_us: Latency  # of the replies looked at: how late the generator read them; none: not measured
     stock_locust_us: StockLocust
     identity: Identity
     cost: Cost

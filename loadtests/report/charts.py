@@ -264,16 +264,21 @@ def _generator(summary: Summary, files: RunFiles, series: Series) -> list[Chart]
         ),
         Chart(
             id="lateness",
-            title="From intended to sent, p99",
-            says="Wake lag is the generator's own lateness, backlog the wait for a connection or an earlier answer: "
-            "the shop's. Zero is not drawn.",
+            title="From intended to sent, and to read what had come, p99",
+            says="Wake lag and read lag are the generator's own lateness, at sending and at reading; backlog is the "
+            "wait for a free connection or an earlier answer, the shop's; connect the opening of one. Zero is not drawn.",
             x="seconds",
             unit="us",
             log=True,
             at=_buckets(series),
             lines=_lines(
                 (name, [value or None for value in values])
-                for name, values in (("wake lag", series.wake_lag_us), ("backlog", series.backlog_us))
+                for name, values in (
+                    ("wake lag", series.wake_lag_us),
+                    ("read lag", series.read_lag_us),
+                    ("backlog", series.backlog_us),
+                    ("connect", series.connect_us),
+                )
             ),
             bands=bands,
         ),

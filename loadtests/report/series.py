@@ -10,9 +10,8 @@ from typing import Final
 import msgspec
 
 from loadtests.checkers.answers import has_order, is_sent
-from loadtests.record.figures import outcome_of
+from loadtests.record.counted import AFTERWARDS, outcome_of
 from loadtests.record.history import Attempt
-from loadtests.record.identity import AFTERWARDS
 from loadtests.record.latency import open_histogram, quantile
 from loadtests.record.summary import Recorded, Window
 from loadtests.record.timeline import Sample
@@ -41,7 +40,9 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     p99_us: Values
     service_p99_us: Values  # the same orders from the send
     wake_lag_us: Values  # p99 of how late the generator itself was
-    backlog_us: Values  # p99 of the wait for a connection or an earlier answer
+    backlog_us: Values  # p99 of the wait for a free connection or an earlier answer
+    connect_us: Values  # p99 of opening a connection
+    read_lag_us: Values  # p99 of how late replies were read, of those looked at
 
     def seconds(self, bucket: int) -> float:
         """Return when a bucket begins, in seconds since the sale began."""
@@ -80,15 +81,14 @@ def over_time(attempts: Iterable[Attempt], firsts: Iterable[Attempt], window: Wi
         firsts: the first attempt of each arrival.
         window: from when to when the sale ran.
     """
-    buckets = _Buckets(window)
-    places = [a for a in attempts if a.op == "place" and a.why not in AFTERWARDS and is_sent(a)]
+    buckets, every = _Buckets(window), list(attempts)
+    places = [a for a in every if a.op == "place" and a.why not in AFTERWARDS and is_sent(a)]
     arrivals = list(firsts)
     accepted = [a for a in places if has_order(a) and a.outcome == "accepted"]
     took = buckets.values((a.done_us, a.done_us - a.intended_us) for a in accepted)
     served = buckets.values((a.done_us, a.done_us - a.sent_us) for a in accepted)
     sent = [a for a in arrivals if a.sent_us]
-    lag = buckets.values((a.intended_us, max(0, a.sent_us - a.intended_us - a.waited_us)) for a in sent)
-    backlog = buckets.values((a.intended_us, a.waited_us) for a in sent)
+    read = buckets.values((a.done_us, a.read_late_us) for a in every if a.read_late_us is not None)
     due = Counter(buckets.of(a.intended_us) for a in arrivals)
     return Series(
         begin_us=buckets.begin_us,
@@ -98,8 +98,10 @@ def over_time(attempts: Iterable[Attempt], firsts: Iterable[Attempt], window: Wi
         p50_us=_quantiles(took, 0.5),
         p99_us=_quantiles(took, 0.99),
         service_p99_us=_quantiles(served, 0.99),
-        wake_lag_us=_quantiles(lag, 0.99),
-        backlog_us=_quantiles(backlog, 0.99),
+        wake_lag_us=_quantiles(buckets.values((a.intended_us, a.wake_lag_us) for a in sent), 0.99),
+        backlog_us=_quantiles(buckets.values((a.intended_us, a.waited_us) for a in sent), 0.99),
+        connect_us=_quantiles(buckets.values((a.intended_us, a.connect_us) for a in sent), 0.99),
+        read_lag_us=_quantiles(read, 0.99),
     )
 
 

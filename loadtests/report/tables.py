@@ -178,7 +178,8 @@ def locust(summary: Summary) -> Html:
         ],
     ]
     told = {
-        "backlog": "intended to sent: for a connection or an earlier answer",
+        "backlog": "intended to sent: for a free connection or an earlier answer",
+        "connect": "intended to sent: opening a connection",
         "wake_lag": "intended to sent: the generator's own",
     }
     for name, latency in summary.gap_us.items():
@@ -258,6 +259,7 @@ def generator(summary: Summary, files: RunFiles) -> Html:
             ("woke up late, p50", duration(lag.p50)),
             ("woke up late, p99", duration(health.wake_lag_us_p99)),
             ("woke up late, most", duration(lag.max)),
+            *_read_late(summary),
             (
                 "stood still for 50 ms or more",
                 f"{health.stalls:,} × up to {duration(longest)}" if health.stalls else "never",
@@ -269,6 +271,19 @@ def generator(summary: Summary, files: RunFiles) -> Html:
         numeric=(1,),
     )
     return Html(items(health.reasons) + signs)
+
+
+def _read_late(summary: Summary) -> list[tuple[object, ...]]:
+    """Return how late replies were read that had arrived; a kernel that stamps nothing is told, never a zero."""
+    read, p99_us = summary.read_lag_us, summary.generator.read_lag_us_p99
+    if p99_us is None:
+        return [("read replies late", "not measured: the kernel gave no stamp of any reply")]
+    return [
+        ("replies looked at in the kernel", number(read.count)),
+        ("read replies late, p50", duration(read.p50)),
+        ("read replies late, p99", duration(p99_us)),
+        ("read replies late, most", duration(read.max)),
+    ]
 
 
 def _ceiling(health: GeneratorHealth) -> str:

@@ -133,7 +133,9 @@ def _latency(p50: int | None, p99: int | None, p999: int | None) -> str:
 def _generator(summary: Summary) -> str:
     generator = summary.generator
     lag = duration(generator.wake_lag_us_p99)
-    return f"{'fit' if generator.valid else 'NOT FIT'}, CPU at most {generator.cpu_max:.0%}, woke up {lag} late at p99"
+    read = "unknown" if generator.read_lag_us_p99 is None else duration(generator.read_lag_us_p99)
+    fit = "fit" if generator.valid else "NOT FIT"
+    return f"{fit}, CPU ≤ {generator.cpu_max:.0%}, late at p99: {lag} to ask, {read} to read"
 
 
 def _row(name: str, value: str, width: int) -> Text:

@@ -28,6 +28,7 @@ import msgspec
 
 from loadtests.checkers.answers import CONFLICT, DECIDED, has_order, is_refused, is_sent
 from loadtests.record import fitness
+from loadtests.record.figures import read_lags
 from loadtests.record.history import Attempt
 from loadtests.record.identity import first_places, identity_of, violations
 from loadtests.record.latency import latency_of_values, quantile
@@ -69,6 +70,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: float  # mean place requests under way: their summed latency over the window (Little's law)
     throughput: float  # place answers a second of the window
     wake_lag_p99_us: int
+    read_lag_p99_us: int | None = None  # None: not measured
     generator_cpu: float  # of a core, the highest sample
     cpu: dict[str, float] = {}  # cores by role, mean while orders came
     gauges: dict[str, float] = {}  # of the timeline, mean while orders came
@@ -105,7 +107,9 @@ def figures_of(
     unsent = generator.unsent + generator.shed
     took = sorted(one.done_us - one.intended_us for one in accepted)
     lag_us = round(generator.wake_lag_us.p99)
-    most_us = budget.p99_us + 2 * lag_us
+    read_late_us = read_lags(attempts)
+    read_us = quantile(read_late_us, 0.99) if read_late_us else None
+    most_us = budget.p99_us + lag_us + (lag_us if read_us is None else read_us)
     certain = [one for one in accepted if one.done_us - one.intended_us > most_us and not _stalled(one, generator)]
     requests = [one for one in attempts if one.op == "place" and one.sent_us and one.done_us]
     window_us = _window_us(requests)
@@ -122,13 +126,14 @@ def figures_of(
         errors=sum(1 for one in firsts if is_sent(one) and not _decided(one)),
         slow=sum(latency_us > budget.p99_us for latency_us in took),
         certainly_slow=len(certain),
-        unfit=list(fitness.late(generator, lag_us, fitness.wake_lag_most_us(latency_of_values(took)))),
+        unfit=list(fitness.late(generator, lag_us, read_us, fitness.wake_lag_most_us(latency_of_values(took)))),
         p50_us=quantile(took, 0.5),
         p99_us=quantile(took, 0.99),
         max_us=took[-1] if took else 0,
         concurrency=sum(one.done_us - one.intended_us for one in requests) / window_us,
         throughput=len(requests) * 1e6 / window_us,
         wake_lag_p99_us=lag_us,
+        read_lag_p99_us=read_us,
         generator_cpu=generator.cpu_max,
         cpu=cpu,
         gauges=gauges,
@@ -166,7 +171,7 @@ def _offered(firsts: Collection[Attempt], seconds: float) -> float:
     """Return the planned length over the length it took the generator; without what the shop kept waiting."""
     sent = [one for one in firsts if is_sent(one)]
     planned_us = max([round(seconds * 1e6), *(one.intended_us for one in sent)])
-    return planned_us / max([planned_us, *(one.sent_us - one.waited_us for one in sent)])
+    return planned_us / max([planned_us, *(one.sent_us - one.waited_us - one.connect_us for one in sent)])
 
 
 def _stalled(attempt: Attempt, generator: Generator) -> bool:

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
+from gevent.monkey import get_original
 
 from loadtests.generator import contract
+from loadtests.generator.ceiling import null_server
 from loadtests.generator.client import Client
 from loadtests.generator.contract import judge
+from loadtests.generator.stamps import EVERY, ask_for_stamps
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -209,3 +212,110 @@ def test_a_request_cut_off_by_the_end_of_the_run_is_unknown(server: Server) -> N
     assert (job.value.error, judge(job.value)[0]) == (contract.CUT_OFF, "unknown")
     with pytest.raises(gevent.GreenletExit):
         client.request(REQUEST, 5)
+
+
+@pytest.fixture
+def apart() -> Iterator[Client]:
+    """A client of one connection, whose server is another process: it answers while this one stands still."""
+    with null_server() as port:
+        yield Client("127.0.0.1", port, lambda: time.monotonic_ns() // 1000, 1)
+
+
+block = get_original("time", "sleep")  # stands still, and the whole loop with it; Locust's lets others run
+
+
+def test_a_reply_that_lay_in_the_kernel_while_the_loop_was_busy_is_read_late(apart: Client) -> None:
+    """Stops: a generator that is on time with asking and books its slow reading on the shop."""
+    late = []
+    for _ in range(2 * EVERY):
+        gevent.spawn(block, 0.02)  # begins when the request is sent and the loop goes on
+        late.append(apart.request(REQUEST, 5).read_late_us)
+    measured = [us for us in late if us is not None]
+    if not ask_for_stamps(socket.socket()):
+        assert measured == []  # never a zero that nobody measured
+        pytest.skip("this kernel stamps nothing that it receives")
+    assert len(measured) == 2  # one in sixteen
+    assert all(5_000 < us < 2_000_000 for us in measured)
+
+
+def test_of_a_reply_in_pieces_the_last_one_counts(server: Server) -> None:
+    def serve(sock: socket.socket, _: int) -> None:
+        while server.read(sock):
+            sock.sendall(OK[:20])
+            time.sleep(0.03)
+            sock.sendall(OK[20:])
+
+    server.serve = serve
+    client = client_of(server)
+    late = [client.request(REQUEST, 5).read_late_us for _ in range(EVERY)][-1]
+    assert late is None or late < 20_000
+
+
+def test_a_kernel_that_stamps_nothing_leaves_it_unmeasured(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtests.generator.stamps.sys.platform", "darwin")
+    client = client_of(server)
+    assert {client.request(REQUEST, 5).read_late_us for _ in range(2 * EVERY)} == {None}
+
+
+def test_the_wait_for_a_connection_ends_when_it_is_free_and_not_when_the_generator_wakes_up(apart: Client) -> None:
+    """Stops: the generator's own slowness told as the shop's backlog."""
+
+    def ask_and_stand_still() -> None:
+        apart.request(REQUEST, 5)
+        block(0.2)  # the connection is free, and nobody wakes up whose turn it is
+
+    apart.warm(1)
+    gevent.spawn(ask_and_stand_still)
+    gevent.sleep(0)
+    asked_us = time.monotonic_ns() // 1000
+    second = apart.request(REQUEST, 5)
+    assert 0 < second.waited_us < 150_000
+    assert second.connect_us == 0
+    assert second.sent_us - asked_us - second.waited_us >= 190_000
+
+
+def test_a_crowd_of_replies_is_timed_when_it_comes_and_not_as_it_is_worked_through() -> None:
+    """Stops: the last of a batch seeming slower than the first by all that the generator does with the others."""
+    crowd, works_s = 20, 0.005
+    done_us = []
+
+    def ask_and_work(client: Client) -> None:
+        done_us.append(client.request(REQUEST, 5).done_us)
+        block(works_s)
+
+    with null_server() as port:
+        client = Client("127.0.0.1", port, lambda: time.monotonic_ns() // 1000, crowd)
+        client.warm(crowd)
+        asking = [gevent.spawn(ask_and_work, client) for _ in range(crowd)]
+        gevent.spawn(block, 0.1)  # all have asked, and all are answered meanwhile
+        gevent.joinall(asking)
+    assert len(done_us) == crowd
+    assert max(done_us) - min(done_us) < crowd * works_s * 1e6 / 2
+
+
+def test_opening_a_connection_is_a_part_of_its_own(server: Server) -> None:
+    """A free slot is there at once, so nothing is backlog; what the handshake takes is connect."""
+    client = client_of(server)
+    asked_us = time.monotonic_ns() // 1000
+    opened = client.request(REQUEST, 5)
+    assert opened.waited_us == 0
+    assert 0 < opened.connect_us <= opened.sent_us - asked_us
+    again = client.request(REQUEST, 5)
+    assert (again.waited_us, again.connect_us) == (0, 0)
+
+
+def test_a_slot_that_was_waited_for_has_both_parts_and_they_do_not_overlap(server: Server) -> None:
+    def serve(sock: socket.socket, _: int) -> None:
+        server.read(sock)
+        time.sleep(0.05)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+
+    server.serve = serve
+    client = client_of(server, connections=1)
+    gevent.spawn(client.request, REQUEST, 5)
+    gevent.sleep(0)
+    asked_us = time.monotonic_ns() // 1000
+    reply = client.request(REQUEST, 5)
+    assert reply.waited_us > 30_000
+    assert reply.connect_us > 0
+    assert reply.waited_us + reply.connect_us <= reply.sent_us - asked_us

@@ -27,7 +27,7 @@ from loadtests.record.figures import gaps
 from loadtests.record.history import Attempt, read
 from loadtests.record.identity import first_places
 from loadtests.targets.core import Core
-from tests.harness.test_generator import null_shop_process, start
+from tests.harness.test_generator import SCENARIOS, null_shop_process, start
 
 SECRET: Final = b"s" * 32
 STARTED_UNIX_US: Final = 1_760_000_000_000_000
@@ -211,7 +211,7 @@ def test_a_shop_frozen_while_visitors_look_around_has_it_in_the_latency_of_their
     out = tmp_path / "run"
     with null_shop_process("--stock", "100000", "--hold-ms", "60000") as (url, shop):
         of = ("--fp-arrivals", "constant", "--fp-cold", "200", "--fp-think", "0", "--fp-drain", "3")
-        process = start(url, out, RATE, SALE_S, *of, scenario="ordinary_day")
+        process = start(url, out, RATE, SALE_S, *of, scenario=SCENARIOS / "ordinary_day.py")
         assert process.stdout is not None
         while "FLASHPROOF" not in process.stdout.readline():
             time.sleep(0.01)

@@ -25,7 +25,7 @@ from loadtests.record.history import Attempt, read, read_charges
 from loadtests.record.latency import open_histogram
 from loadtests.record.merge import RULES, merge_generators
 from loadtests.record.summary import Histograms
-from tests.harness.test_generator import assert_identity, generated, null_shop, start
+from tests.harness.test_generator import assert_counted, assert_identity, generated, null_shop, start
 
 RATE, SECONDS, ARRIVALS = 60, 2.5, 150
 
@@ -97,6 +97,7 @@ def test_the_merged_run_accounts_for_every_arrival_in_the_order_of_its_answers(r
     assert all(before.done_us <= after.done_us for before, after in pairwise(attempts))
     assert generated(runs[1])["requests"] == sum(a.status > 0 for a in attempts)
     assert not list(runs[1].glob(".parts-*"))
+    assert_counted(runs[1])
 
 
 def test_the_merged_histograms_are_those_of_the_merged_history(runs: tuple[Path, Path]) -> None:
@@ -191,7 +192,11 @@ def test_every_field_of_the_generators_word_has_a_rule_and_the_worst_part_counts
         "sale_s": 2.0, "elapsed_s": 4.0, "rates": {"accepted_per_s": 1.0},
     }  # fmt: skip
     other = one | {"complete": False, "cpu_max": 0.9, "wake_lag_us": {"p99": 30, "max": 8}, "stalls": [[2, 51_000]]}
+    one["read_lag_us"], other["read_lag_us"] = None, {"p99": 7, "max": 9, "replies": 3}
     merged = merge_generators([one, other])
+    assert merged["read_lag_us"] == {"p99": 7, "max": 9, "replies": 3}
+    assert merge_generators([other, other])["read_lag_us"] == {"p99": 7, "max": 9, "replies": 6}
+    assert merge_generators([one, one])["read_lag_us"] is None
     assert (merged["complete"], merged["scheduled"], merged["cpu_max"]) == (False, 6, 0.9)
     assert merged["wake_lag_us"] == {"p99": 30, "max": 10}
     assert merged["outcomes"] == {"accepted": 4, "unsent": 2}

@@ -17,11 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.ids import Names
+from loadtests.record.fitness import contradicted
 from loadtests.record.history import Attempt, read, read_charges
+from loadtests.record.identity import first_places
+from loadtests.record.rebuild import generator_differences, histogram_differences, rebuild
 from loadtests.record.resolve import open_questions, resolve
+from loadtests.record.summary import Generator, Histograms
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -48,11 +53,11 @@ def null_shop_process(*options: str) -> Iterator[tuple[str, subprocess.Popen[str
 
 
 def start(
-    url: str, out: Path, rate: float, seconds: float, *more: str, scenario: str = "flash_sale"
+    url: str, out: Path, rate: float, seconds: float, *more: str, scenario: Path = SCENARIO
 ) -> subprocess.Popen[str]:
     secrets = {"FLASHPROOF_SECRET": SECRET, "FLASHPROOF_SANDBOX_SECRET": SANDBOX_SECRET}
     environment = os.environ | {name: base64.b64encode(value).decode() for name, value in secrets.items()}
-    command = [sys.executable, "-m", "locust", "-f", str(SCENARIOS / f"{scenario}.py"), "--headless", "--only-summary"]
+    command = [sys.executable, "-m", "locust", "-f", str(scenario), "--headless", "--only-summary"]
     command += ["--loglevel", "WARNING", "--host", url, "--fp-out", str(out), "--fp-cold", "5"]
     command += ["--fp-rate", str(rate), "--fp-seconds", str(seconds), *more]
     return subprocess.Popen(
@@ -77,6 +82,17 @@ def assert_identity(out: Path, attempts: list[Attempt]) -> None:
     assert len({a.arrival for a in attempts}) == told["scheduled"]
 
 
+def assert_counted(out: Path) -> None:
+    """Assert that all that was counted while the load ran can be counted again from what it wrote."""
+    attempts, charges = list(read(out / "history.jsonl")), list(read_charges(out / "charges.jsonl"))
+    said = msgspec.json.decode((out / "histograms.json").read_bytes(), type=Histograms)
+    generator = msgspec.json.decode((out / "generator.json").read_bytes(), type=Generator)
+    latency, service = rebuild(attempts, charges)
+    assert list(histogram_differences("latency", said.latency, latency)) == []
+    assert list(histogram_differences("service", said.service, service)) == []
+    assert list(generator_differences(generator, attempts, latency)) == []
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     out = tmp_path_factory.mktemp("generator") / "run"
@@ -95,6 +111,19 @@ def test_the_plan_is_run_and_every_arrival_is_accounted_for(run: tuple[Path, str
     assert (told["scheduled"], told["sent"], told["crashed"], told["left"]) == (600, 600, 0, 0)
     assert_identity(out, attempts)
     assert sum(a.status > 0 for a in attempts) == told["requests"] == len(attempts)
+    assert_counted(out)
+
+
+def test_what_lies_between_due_and_sent_is_the_sum_of_its_parts(run: tuple[Path, str, str]) -> None:
+    """Stops: waiting that is booked twice, or hidden by a figure cut off at zero."""
+    firsts = list(first_places(read(run[0] / "history.jsonl")).values())
+    assert list(contradicted(firsts)) == []
+    assert all(min(a.waited_us, a.connect_us, a.wake_lag_us) >= 0 for a in firsts)
+    assert all(a.sent_us - a.intended_us == a.waited_us + a.connect_us + a.wake_lag_us for a in firsts)
+    asked = msgspec.structs.replace(firsts[0], waited_us=firsts[0].sent_us - firsts[0].intended_us + 1)
+    assert list(contradicted([asked])) == [
+        "1 requests were sent before they were due, or waited for longer than there was time."
+    ]
 
 
 def test_the_crowd_reaches_every_interesting_state(run: tuple[Path, str, str]) -> None:
@@ -163,6 +192,11 @@ def test_faults_are_unknown_retried_with_the_same_key_and_resolved_afterwards(tm
         questions = open_questions(before, charges)
         resolved = resolve(out, url, names_secret=SECRET, sandbox_secret=SANDBOX_SECRET)
     assert_identity(out, before)
+    assert_counted(out)  # with what was asked again afterwards, which counts nowhere
+    histograms = json.loads((out / "histograms.json").read_text())["latency"]
+    assert histograms["accepted_after_retry"]["count"] == sum(
+        a.outcome == "accepted" and a.why == "retry" for a in before
+    )
     assert generated(out)["left"] > 0  # the drain was too short on purpose
     retried = [a for a in before if a.op == "place" and a.why == "retry"]
     assert {"accepted", "replayed"} <= {a.outcome for a in retried}
@@ -191,6 +225,7 @@ def test_a_run_that_is_stopped_says_so_and_leaves_whole_files(tmp_path: Path) ->
     assert not told["complete"]
     assert told["unsent"] > 0
     assert_identity(tmp_path, list(read(tmp_path / "history.jsonl")))
+    assert_counted(tmp_path)
 
 
 @pytest.mark.parametrize(

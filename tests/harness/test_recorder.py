@@ -8,8 +8,11 @@ from pathlib import Path
 import msgspec
 from hdrh.histogram import HdrHistogram
 
-from loadtests.generator.recorder import LATENCY_US_MOST, Buckets, Recorder
+from loadtests.generator.recorder import LATENCY_US_MOST, NAMES_MOST, OTHER, Buckets, Recorder
+from loadtests.record.counted import histogram_of
 from loadtests.record.history import Attempt, Charge, read, read_charges
+from loadtests.record.rebuild import histogram_differences, rebuild
+from loadtests.record.summary import Histograms
 
 
 def test_the_buckets_lose_nothing_against_hdrhistogram() -> None:
@@ -90,3 +93,21 @@ def test_what_was_noted_is_in_the_files(tmp_path: Path) -> None:
     assert {name: one["max"] for name, one in latency.items()} == {"accepted": 250, "accepted_after_retry": 350}
     assert {name: one["max"] for name, one in service.items()} == {"accepted": 200, "accepted_after_retry": 200}
     assert HdrHistogram.decode(latency["accepted"]["hdr"].encode()).get_total_count() == 1
+
+
+def test_more_names_than_are_kept_are_counted_again_too(tmp_path: Path) -> None:
+    """A shop that puts a number into each code: what is too much stands under one name, and is still verified."""
+    recorder = Recorder(tmp_path)
+    for number in range(3 * NAMES_MOST):
+        attempt = msgspec.structs.replace(attempt_of(number), outcome=f"code-{number % (2 * NAMES_MOST)}")
+        recorder.note(attempt, histogram_of(attempt))
+    recorder.close()
+    said = msgspec.json.decode((tmp_path / "histograms.json").read_bytes(), type=Histograms).latency
+    assert len(said) == NAMES_MOST + 1
+    found, _ = rebuild(read(tmp_path / "history.jsonl"), [])
+    assert list(histogram_differences("latency", said, found)) == []
+    kept = next(name for name in said if name != OTHER)
+    less = {**found, kept: Buckets()}
+    assert [one.split(":")[1] for one in histogram_differences("latency", said, less)] == [f" latency.{kept}"]
+    more = {**found, "code-new": found[kept]}
+    assert [one.split(":")[1] for one in histogram_differences("latency", said, more)] == [f" latency.{OTHER}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ from hdrh.histogram import HdrHistogram
 from world import a_good_sale
 
 from core.clock import iso8601
+from loadtests.generator.recorder import Buckets
 from loadtests.judge import RunFiles, write_json
 from loadtests.machine import Machine
+from loadtests.record.counted import outcome_of
 from loadtests.record.evidence import Evidence
+from loadtests.record.identity import first_places
+from loadtests.record.rebuild import rebuild
 from loadtests.record.summary import Budgets, Generator, Histograms, Recorded, Run, WakeLag
 from loadtests.record.timeline import ROLES, Sample, write_timeline
 
@@ -71,6 +76,29 @@ def run_files(
         evidence=evidence,
         timeline=samples(),
     )
+
+
+def counted_files(**changes: Any) -> RunFiles:
+    """Return a run whose histograms and whose generator's word were counted from its own history, as `prove` does."""
+    files = run_files(**changes)
+    latency, service = rebuild(files.evidence.attempts, files.evidence.charges)
+    firsts = first_places(files.evidence.attempts).values()
+    return msgspec.structs.replace(
+        files,
+        histograms={name: _recorded(buckets) for name, buckets in latency.items()},
+        service={name: _recorded(buckets) for name, buckets in service.items()},
+        generator=msgspec.structs.replace(
+            files.generator,
+            started_at=files.run.started_at,
+            outcomes=dict(Counter(map(outcome_of, firsts))),
+            requests=sum(a.why != "resolve" for a in files.evidence.attempts),
+            keys_shown=len({key for a in files.evidence.attempts for key in a.keys}),
+        ),
+    )
+
+
+def _recorded(buckets: Buckets) -> Recorded:
+    return msgspec.convert(msgspec.to_builtins(buckets.summary()), Recorded)
 
 
 def samples() -> list[Sample]:

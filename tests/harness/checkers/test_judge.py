@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 from rundir import recorded, run_files, write_run
-from spoiled import spoil
+from spoiled import altered, pick, spoil
 from world import a_good_sale
 
 from loadtests.judge import Unjudgeable, exit_code, judge, read_run, write_json
 from loadtests.record.figures import latency_of
-from loadtests.record.summary import Budgets, Incident, Summary, WakeLag
+from loadtests.record.summary import Budgets, Incident, ReadLag, Summary, WakeLag
+from loadtests.report import tables
 
 SLOW = {"budgets": Budgets(accepted_p99_us=1_000)}
 SHED = {"shed": 1, "scheduled": 99}
@@ -51,6 +52,7 @@ def test_a_missed_throughput_budget_is_slow() -> None:
         {"cpu_max": 0.86},
         {"stalls": [(1_000_000, 50_000)]},
         {"wake_lag_us": WakeLag(p50=1, p99=50_000, max=90_000)},
+        {"read_lag_us": ReadLag(p50=1, p99=50_000, max=90_000, replies=100)},
         {"shed": 1, "scheduled": 99},
         {"unsent": 2},
         {"sent": 3},
@@ -66,6 +68,32 @@ def test_a_wake_lag_is_forgiven_up_to_a_twentieth_of_the_reported_p99(late_us: i
     files = run_files(generator={"wake_lag_us": WakeLag(p99=late_us)}, run={"budgets": Budgets()})
     slow_shop = {**files.histograms, "accepted": recorded(*range(1, 200_000, 10))}  # p99: 198 ms
     assert judge(msgspec.structs.replace(files, histograms=slow_shop)).verdict == verdict
+
+
+@pytest.mark.parametrize(("late_us", "verdict"), [(9_000, "pass"), (10_500, "void")])
+def test_reading_late_is_forgiven_as_far_as_sending_late(late_us: int, verdict: str) -> None:
+    """By the history alone: a generator that keeps silent about it is found all the same."""
+    evidence = a_good_sale()
+    attempts = [msgspec.structs.replace(a, read_late_us=late_us) for a in evidence.attempts]
+    files = run_files(spoil(evidence, attempts=attempts), run={"budgets": Budgets()})
+    slow_shop = {**files.histograms, "accepted": recorded(*range(1, 200_000, 10))}  # p99: 198 ms
+    summary = judge(msgspec.structs.replace(files, histograms=slow_shop))
+    assert (summary.verdict, summary.generator.read_lag_us_p99) == (verdict, late_us)
+
+
+def test_what_nobody_measured_of_reading_is_told_as_that_and_never_as_nothing() -> None:
+    summary = judge(run_files())
+    assert summary.generator.read_lag_us_p99 is None
+    assert "not measured: the kernel gave no stamp of any reply" in tables.generator(summary, run_files())
+
+
+def test_instants_that_contradict_each_other_make_the_run_void() -> None:
+    """Stops: a wait that is longer than the time there was, which a sum cut off at zero would hide."""
+    evidence = a_good_sale()
+    first = pick(evidence, "attempts", op="place")
+    longer = altered(evidence, "attempts", first, waited_us=900, connect_us=101)
+    assert judge(run_files(altered(evidence, "attempts", first, waited_us=900, connect_us=100))).verdict == "pass"
+    assert any("longer than there was time" in reason for reason in judge(run_files(longer)).reasons)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from rundir import run_files, write_run
+from rundir import counted_files, recorded, write_run
 
 from core.__main__ import main
-from loadtests.judge import Unjudgeable, judge, read_run, write_json
+from loadtests.judge import RunFiles, Unjudgeable, judge, read_run, write_json
+from loadtests.record.summary import ReadLag
 from loadtests.report import html
 from loadtests.verify import verify
 
@@ -19,7 +21,7 @@ from loadtests.verify import verify
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A whole run's directory, as `prove` leaves it."""
-    write_run(tmp_path, run_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(20)]}))
+    write_run(tmp_path, counted_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(20)]}))
     files = read_run(tmp_path)
     summary = judge(files)
     write_json(tmp_path / "summary.json", summary)
@@ -44,11 +46,11 @@ def test_a_forged_summary_is_found_field_by_field(run: Path) -> None:
     """A verdict edited by hand."""
     said = msgspec.json.decode((run / "summary.json").read_bytes())
     said["verdict"], said["seed"] = "slow", 8
-    said["latency_us"]["accepted"]["p50"] += 1
+    said["latency_us"]["accepted"]["max"] += 1
     said["invented"] = 99.9
     write_json(run / "summary.json", said)
     found = sorted(difference.split(":")[0] for difference in verify(run))
-    assert found == ["invented", "latency_us.accepted.p50", "seed", "verdict"]
+    assert found == ["invented", "latency_us.accepted.max", "seed", "verdict"]
     assert main(["verify", str(run)]) == 2
 
 
@@ -88,6 +90,67 @@ def test_a_raw_file_changed_afterwards_shows_in_the_report(run: Path, name: str,
     """Whatever is drawn or said comes from these files and from nothing else."""
     edited(run / name, lambda text: text.replace(find, instead))
     assert any("report.html" in difference for difference in verify(run))
+
+
+def forged(run: Path, changed: RunFiles) -> list[str]:
+    """Write what was changed and all that follows from it, as a careful forger does; return what verify finds."""
+    write_run(run, changed)
+    files = read_run(run)
+    summary = judge(files)
+    write_json(run / "summary.json", summary)
+    html.write(run, summary, files)
+    return verify(run)
+
+
+def test_a_forged_histogram_is_named_though_summary_and_report_agree_with_it(run: Path) -> None:
+    """Stops: percentiles that no request of the history ever had."""
+    files = read_run(run)
+    quicker = {**files.histograms, "accepted": recorded(*[900] * files.histograms["accepted"].count)}
+    found = forged(run, msgspec.structs.replace(files, histograms=quicker))
+    assert {difference.split(" ")[1].partition(".")[0] for difference in found} == {"latency"}
+    assert any(one.startswith("histograms.json: latency.accepted.max says 900, the history says 3000") for one in found)
+    assert any(one.startswith("histograms.json: latency.accepted.hdr: 2 buckets differ") for one in found)
+
+
+def test_a_single_count_moved_to_the_next_bucket_is_named(run: Path) -> None:
+    files = read_run(run)
+    service = dict(files.service)
+    counts = [2_000] * (service["accepted"].count - 1) + [2_001]
+    moved = msgspec.structs.replace(service["accepted"], hdr=recorded(*counts).hdr)
+    found = forged(run, msgspec.structs.replace(files, service=service | {"accepted": moved}))
+    assert found == [
+        "histograms.json: service.accepted.hdr: 2 buckets differ, the first at 2000 µs: "
+        f"it says {len(counts) - 1}, the history says {len(counts)}"
+    ]
+
+
+def test_a_histogram_left_out_or_invented_is_named(run: Path) -> None:
+    files = read_run(run)
+    other = {name: one for name, one in files.histograms.items() if name != "sold_out"} | {"free": recorded(5)}
+    found = forged(run, msgspec.structs.replace(files, histograms=other))
+    assert found == [
+        "histograms.json: latency.free has 1 values, the history none",
+        "histograms.json: latency.sold_out is missing; the history has 2 of it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"requests": 5}, "generator.json: requests says 5, the history says"),
+        ({"outcomes": {"accepted": 99}}, "generator.json: outcomes says {'accepted': 99}, the history says"),
+        ({"keys_shown": 1}, "generator.json: keys_shown says 1, the history says"),
+        ({"cpu_max": 0.2}, "generator.json: cpu_max says 0.2, the history says 0.4"),
+        ({"sent": 3, "unsent": 11}, "generator.json: sent says 3, the history says"),
+        ({"read_lag_us": ReadLag(p99=9, replies=3)}, "generator.json: read_lag_us says"),
+        ({"started_at": "2026-01-01T00:00:00Z"}, "run.json: started_at says"),
+    ],
+)
+def test_the_generators_word_must_be_that_of_the_history(run: Path, changes: dict[str, Any], says: str) -> None:
+    """A generator that counts itself better than it was."""
+    files = read_run(run)
+    found = forged(run, msgspec.structs.replace(files, generator=msgspec.structs.replace(files.generator, **changes)))
+    assert any(difference.startswith(says) for difference in found), found
 
 
 def test_data_that_is_no_data_is_said(run: Path) -> None:

@@ -266,7 +266,7 @@ def _generator(summary: Summary, files: RunFiles, series: Series) -> list[Chart]
             id="lateness",
             title="From intended to sent, and to read what had come, p99",
             says="Wake lag and read lag are the generator's own lateness, at sending and at reading; backlog is the "
-            "wait for a free connection or an earlier answer, the shop's; connect the opening of one. Zero is not drawn.",
+            "wait for a free connection or an earlier answer, the shop's; connect opens one. Zero is not drawn.",
             x="seconds",
             unit="us",
             log=True,

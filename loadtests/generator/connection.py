@@ -60,8 +60,10 @@ class Replies:
         if bool(queue) is not self._left:
             self._left = not self._left
             if self._left:
+                urgent.left += 1
                 self._idle.start(_nothing)
             else:
+                urgent.left -= 1
                 self._idle.stop()
 
 

@@ -45,7 +45,8 @@ from loadtests.targets import Target, load
 
 ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
 WAIT_CONNECTIONS_MOST: Final = 3_500  # both together stay below the 10,000 files Locust asks the system for
-WARM_CONNECTIONS: Final = 64
+WARM_LEAST, WARM_MOST = 64, 1_000  # connections opened before the run
+WARM_S: Final = 0.2  # as many as were busy if answers took so long: buyers have looked at the page before they order
 COLD_MOST: Final = 10_000
 THINK_MOST_S: Final = 600.0
 PROGRESS_PREFIX: Final = "FLASHPROOF "
@@ -223,7 +224,7 @@ def run(
     try:
         ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST, urgent=urgent)
         wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST, urgent=urgent)
-        ask.warm(WARM_CONNECTIONS)
+        ask.warm(_warm(options.arrivals))
     except (OSError, RefusedError) as error:
         sys.stderr.write(f"{options.scenario}: no shop at {options.host}:{options.port}: {error}\n")
         return EXIT_NO_SHOP
@@ -273,6 +274,11 @@ def run(
     if crew.faults:
         sys.stderr.write(f"{options.scenario}: {crew.faults} faults, the first:\n{crew.first_fault}\n")
     return 0 if generated.complete else EXIT_NOT_RUN
+
+
+def _warm(arrivals: Arrivals) -> int:
+    per_us = arrivals.total / max(1_000_000, arrivals.due_us(arrivals.total - 1))
+    return min(WARM_MOST, max(WARM_LEAST, round(per_us * WARM_S * 1e6)))
 
 
 def _plan(options: Options, number: int) -> Plan:

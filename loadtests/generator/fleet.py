@@ -253,7 +253,12 @@ class Lead:
         sys.stderr.flush()
 
     def _called(self, index: int) -> str:
-        return f"worker {index + 1} of {len(self._parts)}"
+        """Return a worker's number and, where workers come from several hosts, the host by the name it gives itself."""
+        name = f"worker {index + 1} of {len(self._parts)}"
+        if not self._environment.parsed_options.fp_tell:
+            return name
+        client = next(client for client, number in self._parts.items() if number == index)
+        return f"{name} (on {client.rpartition('_')[0]})"
 
 
 def send_home(environment: Any, code: int) -> None:

@@ -112,7 +112,8 @@ def run_locust(
 def reason(log_file: Path, scenario: str) -> str:
     """Return the last line in which a scenario's process says why it could not go on, or nothing."""
     beginning = f"{scenario}: "
-    said = [line for line in log_tail(log_file).splitlines() if line.startswith(beginning)]
+    log = log_file.read_text(encoding="utf-8", errors="replace")  # Locust's own tables stand below the line
+    said = [line for line in log.splitlines() if line.startswith(beginning)]
     return said[-1].removeprefix(beginning) if said else ""
 
 

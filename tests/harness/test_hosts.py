@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -46,11 +47,16 @@ class Running(NamedTuple):
     def end(self) -> None:
         """Leave nothing running."""
         for process in (self.master, *self.workers):
-            if process.poll() is None:
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    child.kill() if child.is_running() else None
-                process.kill()
-            process.communicate(timeout=20)
+            end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process that still runs, and all below it."""
+    if process.poll() is None:
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+    process.communicate(timeout=20)
 
 
 def begin(hosts: Network, report: Path, *options: str) -> Running:
@@ -156,7 +162,7 @@ def test_a_host_that_dies_makes_the_run_void_in_one_line_and_the_others_hear_of_
     finally:
         running.end()
     assert (running.master.returncode, running.workers[0].returncode) == (3, 3)
-    why = "of 2 died, and its part of the history with it"
+    why = ") died, and its part of the history with it"
     assert sum(why in line and line.startswith("VOID: worker") for line in said.splitlines()) == 1, said
     assert why in other
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -253,18 +259,22 @@ def test_nothing_waits_for_ever_and_a_host_with_other_secrets_is_turned_away(tmp
                 *lead, str(tmp_path / "alone"), "--master-bind-port", ports[0], "--expect-workers", "2", "--wait", "2"
             ),
             "lost": started(*follow, ports[1], "--wait", "4"),
-            "led": started(*lead, str(tmp_path / "led"), "--master-bind-port", ports[2], "--expect-workers", "1"),
-            "stranger": started(*follow, ports[2], FLASHPROOF_SECRET=base64.b64encode(b"x" * 32).decode()),
+            "led": started(
+                *lead, str(tmp_path / "led"), "--master-bind-port", ports[2], "--expect-workers", "1", "--wait", "30"
+            ),
+            "stranger": started(
+                *follow, ports[2], "--wait", "20", FLASHPROOF_SECRET=base64.b64encode(b"x" * 32).decode()
+            ),
         }
         try:
             said = {name: process.communicate(timeout=60)[1] for name, process in running.items()}
         finally:
             for process in running.values():
-                process.kill()
+                end(process)
     assert {process.returncode for process in running.values()} == {3}, said
     assert "0 of 2 workers came within 2 s: run `flashproof prove --worker" in void(said["alone"])
     assert f"no master answered at 127.0.0.1:{ports[1]} within 4 s: run `flashproof prove --master`" in void(
         said["lost"]
     )
     for name in ("led", "stranger"):
-        assert "worker 1 of 1 has other secrets than the shop: give every host the same" in void(said[name])
+        assert ") has other secrets than the shop: give every host the same" in void(said[name])

@@ -54,10 +54,10 @@ def add_master(parser: argparse.ArgumentParser) -> None:
     add("--master-bind-host", metavar="H", help="with --master: listen to them on this address (default all)")
     add("--master-bind-port", type=int, metavar="P", help=f"with --master: and on this port (default {MASTER_PORT})")
     add("--wait", type=float, metavar="S", help=f"seconds to wait for workers, or for the master (default {WAIT_S:g})")
-    add("--worker", action="store_true", help="play a part; with --master-host, and nothing else but the three below")
+    add("--worker", action="store_true", help="play a part: scenario, options and files come from the master")
     add("--master-host", metavar="H", help="with --worker: where the master is")
-    add("--master-port", type=int, metavar="P", help=f"with --worker: and its port (default {MASTER_PORT}); "
-        "also --processes (each is one worker) and --wait")  # fmt: skip
+    port = f"with --worker: and its port (default {MASTER_PORT}); a worker also takes --processes and --wait"
+    add("--master-port", type=int, metavar="P", help=port)
 
 
 def master_of(options: argparse.Namespace) -> Hosts | None:
@@ -179,13 +179,16 @@ def _void(progress: _Told, why: str) -> int:
 
 
 def _read_worker(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="flashproof prove --worker", description=_ABOUT, allow_abbrev=False)
+    codes = "Exit codes: 0 its part is home (the master judges), 3 the run is void, 64 bad usage."
+    parser = argparse.ArgumentParser(
+        prog="flashproof prove --worker", description=_ABOUT, epilog=codes, allow_abbrev=False
+    )
     add = parser.add_argument
-    add("--worker", action="store_true")
-    add("--master-host", metavar="H")
-    add("--master-port", type=int, metavar="P", default=MASTER_PORT)
-    add("--processes", type=int, metavar="N", default=1)
-    add("--wait", type=float, metavar="S", default=WAIT_S)
+    add("--worker", action="store_true", help=argparse.SUPPRESS)
+    add("--master-host", metavar="H", help="where the master is")
+    add("--master-port", type=int, metavar="P", default=MASTER_PORT, help=f"and its port (default {MASTER_PORT})")
+    add("--processes", type=int, metavar="N", default=1, help="how many workers to be, at best one a core (default 1)")
+    add("--wait", type=float, metavar="S", default=WAIT_S, help=f"seconds to wait for the master (default {WAIT_S:g})")
     options, others = parser.parse_known_args(argv)
     if others:
         raise BadInput(f"{others[0].partition('=')[0]} is for the master to say; with --worker leave it out")

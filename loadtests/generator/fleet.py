@@ -32,7 +32,7 @@ from loadtests.generator.dispatcher import Progress
 from loadtests.generator.likeness import Likeness
 from loadtests.generator.part import together
 from loadtests.generator.telling import step
-from loadtests.generator.web_face import quit_all
+from loadtests.generator.web_face import Together, quit_all
 from loadtests.record.axis import Reading, settled
 from loadtests.record.merge import FILES, merge_parts
 
@@ -187,7 +187,9 @@ class Lead:
     def _on_progress(self, msg: Any, **_: Any) -> None:
         self._progress[msg.node_id] = msgspec.convert(msg.data, Progress)
         if len(self._progress) == len(self._parts):
-            self._show(together(list(self._progress.values())))
+            all_told = together(list(self._progress.values()))
+            self._environment.flashproof_live = Together(all_told)
+            self._show(all_told)
             self._progress = {}
 
     def _on_piece(self, msg: Any, **_: Any) -> None:

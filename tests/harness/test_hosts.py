@@ -29,7 +29,7 @@ from loadtests.shop.deployment import free_ports
 from loadtests.verify import main as verify
 from tests.harness.namespaces import CLOCKS_AHEAD_S, MASTER, Network, network
 from tests.harness.proving import SMALL, Proved
-from tests.harness.test_generator import null_shop
+from tests.harness.test_targets import EXAMPLE, corner_shop
 
 SECRETS = {f"FLASHPROOF_{name}": base64.b64encode(name.encode() * 8).decode() for name in ("SECRET", "SANDBOX_SECRET")}
 PROVE = (sys.executable, "-m", "core", "prove")
@@ -73,6 +73,25 @@ def begin(hosts: Network, report: Path, *options: str) -> Running:
         start(hosts.on_master(*master), SECRETS | {"FLASHPROOF_HOST": MASTER}),
         [start(hosts.on_worker(number, *worker), SECRETS) for number in range(2)],
     )
+
+
+def started(*words: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PROVE, *words],
+        env=os.environ | SECRETS | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def foreign(url: str) -> tuple[str, ...]:
+    return ("--target", url, "--adapter", str(EXAMPLE), "--skus", "gift-10", "--ceiling", "0")
+
+
+def void(said: str) -> str:
+    (line,) = (line for line in said.splitlines() if line.startswith("VOID: "))
+    return line
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +187,27 @@ def test_a_host_that_dies_makes_the_run_void_in_one_line_and_the_others_hear_of_
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+def test_a_foreign_shop_is_loaded_by_another_process_with_the_masters_own_adapter(tmp_path: Path) -> None:
+    port = str(free_ports(1)[0])
+    with corner_shop("--stock", "80") as url:
+        report, load = tmp_path / "run", ("--rate", "60", "--seconds", "3", "--drain", "4", "--p99-ms", "5000")
+        listen = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port)
+        words = (*foreign(url), *load, *listen, "--master", "--expect-workers", "2", "--report", str(report))
+        running = Running(
+            started(*words),
+            [started("--worker", "--master-host", "127.0.0.1", "--master-port", port, "--processes", "2")],
+        )
+        try:
+            said = "".join(running.master.communicate(timeout=60))
+            told = running.workers[0].communicate(timeout=20)[1]
+        finally:
+            running.end()
+    summary = json.loads((report / "summary.json").read_text())
+    assert Proved(running.master.returncode, said, report, summary).passes(), said
+    assert (running.workers[0].returncode, summary["generator"]["processes"]) == (0, 2), told
+    assert summary["generator"]["clocks_within_us"] == 0, "one kernel, one clock: nothing to be unsure of"
+
+
 # --- what must agree ----------------------------------------------------------------------------------------------
 
 
@@ -234,25 +274,10 @@ def test_a_trace_and_an_adapter_come_along_with_the_options(tmp_path: Path) -> N
 # --- who does not come, or should not -----------------------------------------------------------------------------
 
 
-def started(*words: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PROVE, *words],
-        env=os.environ | SECRETS | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def void(said: str) -> str:
-    (line,) = (line for line in said.splitlines() if line.startswith("VOID: "))
-    return line
-
-
 def test_nothing_waits_for_ever_and_a_host_with_other_secrets_is_turned_away(tmp_path: Path) -> None:
     ports = [str(port) for port in free_ports(3)]
-    with null_shop() as url:
-        lead = ("--master", "--target", url, "--ceiling", "0", "--master-bind-host", "127.0.0.1", "--report")
+    with corner_shop("--stock", "80") as url:
+        lead = (*foreign(url), "--master", "--master-bind-host", "127.0.0.1", "--report")
         follow = ("--worker", "--master-host", "127.0.0.1", "--master-port")
         running = {
             "alone": started(

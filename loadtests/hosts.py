@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -149,6 +150,7 @@ def play(argv: Sequence[str]) -> int:
         BadInput: an option is wrong, or not a worker's to say.
     """
     options = _read_worker(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_VOID))  # Locust ends with this process, however it is ended
     master = f"{options.master_host}:{options.master_port}"
     progress = _Told(master, options.wait, options.processes)
     words = [sys.executable, "-m", "locust", "-f", "-", "--worker", "--loglevel", "WARNING", "--fp-tell"]

@@ -29,7 +29,7 @@ from loadtests.shop.deployment import free_ports
 from loadtests.verify import main as verify
 from tests.harness.namespaces import CLOCKS_AHEAD_S, MASTER, Network, network
 from tests.harness.proving import SMALL, Proved
-from tests.harness.test_targets import EXAMPLE, corner_shop
+from tests.harness.test_targets import FOREIGN, corner_shop
 
 SECRETS = {f"FLASHPROOF_{name}": base64.b64encode(name.encode() * 8).decode() for name in ("SECRET", "SANDBOX_SECRET")}
 PROVE = (sys.executable, "-m", "core", "prove")
@@ -86,7 +86,7 @@ def started(*words: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def foreign(url: str) -> tuple[str, ...]:
-    return ("--target", url, "--adapter", str(EXAMPLE), "--skus", "gift-10", "--ceiling", "0")
+    return ("--target", url, *FOREIGN, "--p99-ms", "5000", "--ceiling", "0")
 
 
 def void(said: str) -> str:
@@ -190,9 +190,9 @@ def test_a_host_that_dies_makes_the_run_void_in_one_line_and_the_others_hear_of_
 def test_a_foreign_shop_is_loaded_by_another_process_with_the_masters_own_adapter(tmp_path: Path) -> None:
     port = str(free_ports(1)[0])
     with corner_shop("--stock", "80") as url:
-        report, load = tmp_path / "run", ("--rate", "60", "--seconds", "3", "--drain", "4", "--p99-ms", "5000")
+        report = tmp_path / "run"
         listen = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port)
-        words = (*foreign(url), *load, *listen, "--master", "--expect-workers", "2", "--report", str(report))
+        words = (*foreign(url), *listen, "--master", "--expect-workers", "2", "--report", str(report))
         running = Running(
             started(*words),
             [started("--worker", "--master-host", "127.0.0.1", "--master-port", port, "--processes", "2")],

@@ -33,7 +33,7 @@ from loadtests.generator.likeness import Likeness
 from loadtests.generator.part import together
 from loadtests.generator.telling import step
 from loadtests.generator.web_face import Together, quit_all
-from loadtests.record.axis import Reading, settled
+from loadtests.record.axis import Reading, believed, settled
 from loadtests.record.merge import FILES, merge_parts
 
 READY_MOST_S: Final = 60.0
@@ -172,15 +172,11 @@ class Lead:
         Raises:
             NoAnswer: it does not tell.
         """
-        if self._same_clock(client):
-            return Reading()
+        ours = likeness.likeness(client, self._secrets).clock
         try:
-            return self._asking.read(client)
+            return believed(self._asking.read(client), alike=self._ready[client].clock == ours)
         except NoAnswer as error:
             raise NoAnswer(f"{self._called(self._parts[client])} did not tell its time: see to the network") from error
-
-    def _same_clock(self, client: str) -> bool:
-        return self._ready[client].clock == likeness.likeness(client, self._secrets).clock
 
     # --- while it runs, and after ---------------------------------------------------------------------------------
 
@@ -220,13 +216,7 @@ class Lead:
         parts = [self._folder / str(index) for index in range(len(self._parts))]
         try:
             clocks = [
-                settled(
-                    index + 1,
-                    self._ready[client].machine,
-                    self._same_clock(client),
-                    self._clocks[client],
-                    self._clock_of(client),
-                )
+                settled(index + 1, self._ready[client].machine, self._clocks[client], self._clock_of(client))
                 for client, index in self._parts.items()
             ]
             merge_parts(parts, self._out_dir, clocks)

@@ -110,11 +110,14 @@ def run_locust(
 
 
 def reason(log_file: Path, scenario: str) -> str:
-    """Return the last line in which a scenario's process says why it could not go on, or nothing."""
+    """Return the last line in which a scenario's process says why it could not go on, or nothing.
+
+    One that ends with a colon goes on below: then the end of the log says more.
+    """
     beginning = f"{scenario}: "
     log = log_file.read_text(encoding="utf-8", errors="replace")  # Locust's own tables stand below the line
     said = [line for line in log.splitlines() if line.startswith(beginning)]
-    return said[-1].removeprefix(beginning) if said else ""
+    return said[-1].removeprefix(beginning) if said and not said[-1].endswith(":") else ""
 
 
 def follow(

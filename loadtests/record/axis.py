@@ -12,6 +12,7 @@ Processes of one kernel (and of one time namespace) read one clock; nothing is e
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,9 @@ class Reading(msgspec.Struct, frozen=True):
 
     offset_us: int = 0
     within_us: int = 0
+
+
+EXACT: Final = Reading()  # of a clock that is ours
 
 
 class WorkerClock(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,13 +56,21 @@ def surest(readings: Iterable[Reading]) -> Reading:
     return min(readings, key=lambda reading: reading.within_us)
 
 
-def settled(worker: int, machine: Machine, same: bool, before: Reading, after: Reading) -> WorkerClock:
+def believed(reading: Reading, alike: bool) -> Reading:
+    """Return how a worker's clock is taken: one that seems to be ours (``alike``) is, unless the reading denies it.
+
+    Machines begun from one snapshot call their kernels by the same name, and their clocks are not the same.
+    """
+    return EXACT if alike and abs(reading.offset_us) <= reading.within_us else reading
+
+
+def settled(worker: int, machine: Machine, before: Reading, after: Reading) -> WorkerClock:
     """Return a worker's clock over a whole run, whose instants all went by the reading ``before`` it."""
     drift_us = after.offset_us - before.offset_us
     return WorkerClock(
         worker=worker,
         machine=machine,
-        same=same,
+        same=before == after == EXACT,
         offset_us=before.offset_us,
         within_us=max(before.within_us, after.within_us + abs(drift_us)),
         drift_us=drift_us,

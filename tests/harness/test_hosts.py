@@ -21,7 +21,7 @@ import pytest
 from loadtests.generator import likeness, luggage
 from loadtests.machine import Machine
 from loadtests.record import fitness
-from loadtests.record.axis import Reading, WorkerClock, read_once, settled, surest
+from loadtests.record.axis import EXACT, Reading, WorkerClock, believed, read_once, settled, surest
 from loadtests.record.history import read
 from loadtests.record.latency import open_histogram
 from loadtests.record.summary import Generator, Histograms, Latency, WakeLag
@@ -224,9 +224,18 @@ def test_a_clock_read_from_afar_is_never_farther_off_than_half_the_round_trip(
 def test_the_least_round_trip_counts_and_drift_counts_as_uncertainty() -> None:
     before = surest([Reading(900, 400), Reading(1_000, 90), Reading(700, 1_000)])
     assert before == Reading(1_000, 90)
-    clock = settled(2, MACHINE, False, before, Reading(1_400, 50))
+    clock = settled(2, MACHINE, before, Reading(1_400, 50))
     assert (clock.offset_us, clock.drift_us, clock.within_us) == (1_000, 400, 450)
-    assert settled(2, MACHINE, False, before, Reading(1_000, 50)).within_us == 90
+    assert settled(2, MACHINE, before, Reading(1_000, 50)).within_us == 90
+
+
+def test_a_clock_that_seems_to_be_the_masters_is_only_believed_if_it_shows_the_same() -> None:
+    """Two machines begun from one snapshot have kernels of the same name and clocks an hour apart."""
+    assert believed(Reading(80, 90), alike=True) == EXACT
+    assert believed(Reading(80, 90), alike=False) == Reading(80, 90)
+    assert believed(Reading(-3_600_000_000, 90), alike=True) == Reading(-3_600_000_000, 90)
+    assert settled(1, MACHINE, EXACT, EXACT).same
+    assert not settled(1, MACHINE, EXACT, Reading(5_000, 90)).same
 
 
 def test_hosts_whose_clocks_are_not_known_well_enough_void_the_run() -> None:

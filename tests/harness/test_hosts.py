@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from loadtests.generator import likeness, luggage
+from loadtests.generator.load import reason
 from loadtests.machine import Machine
 from loadtests.record import fitness
 from loadtests.record.axis import EXACT, Reading, WorkerClock, believed, read_once, settled, surest
@@ -278,6 +279,14 @@ def test_a_trace_and_an_adapter_come_along_with_the_options(tmp_path: Path) -> N
     plain = Namespace(fp_arrivals="constant", fp_adapter="core")
     luggage.pack(plain)
     assert plain.fp_files == {}
+
+
+def test_the_reason_is_found_above_locusts_own_tables_and_a_traceback_is_not_cut_off(tmp_path: Path) -> None:
+    log = tmp_path / "locust.log"
+    log.write_text("flash_sale: worker 1 of 2 died\n" + "Type     Name\n" * 1_000)
+    assert reason(log, "flash_sale") == "worker 1 of 2 died"
+    log.write_text("flash_sale: 3 faults, the first:\nTraceback …\n")
+    assert reason(log, "flash_sale") == ""
 
 
 # --- who does not come, or should not -----------------------------------------------------------------------------

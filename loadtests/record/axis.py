@@ -6,7 +6,7 @@ the round trip bounds the error, however unlike the two ways are. The least of m
 Probabilistic clock synchronization, Distributed Computing 3, 1989). It is asked before the run and after it: by how
 much the two differ is drift, and counts as uncertainty, for the instants in between were not corrected by it.
 
-Processes of one kernel (and of one time namespace) read one clock; if the reading does not deny it, nothing is unsure there.
+Processes of one kernel (and of one time namespace) read one clock: unless the reading denies it, nothing is unsure.
 """
 
 from __future__ import annotations

@@ -204,7 +204,9 @@ def test_a_foreign_shop_is_loaded_by_another_process_with_the_masters_own_adapte
         finally:
             running.end()
     summary = json.loads((report / "summary.json").read_text())
-    assert Proved(running.master.returncode, said, report, summary).passes(), said
+    assert not [one for one in summary["invariants"] if one["holds"] is False], said
+    assert summary["non_vacuity"]["holds"], said
+    assert summary["identity"]["scheduled"] == len({a.arrival for a in read(report / "history.jsonl")}) == 300
     assert (running.workers[0].returncode, summary["generator"]["processes"]) == (0, 2), told
     assert summary["generator"]["clocks_within_us"] == 0, "one kernel, one clock: nothing to be unsure of"
 

@@ -141,10 +141,6 @@ def _generator_late(case: _Case) -> Iterable[str]:
     return fitness.late(case.files.generator, case.wake_lag_p99_us, case.read_lag_p99_us, most_us)
 
 
-def _clocks_apart(case: _Case) -> Iterable[str]:
-    return fitness.apart(case.files.generator, fitness.wake_lag_most_us(case.reported))
-
-
 def _generator_short(case: _Case) -> Iterable[str]:
     return fitness.short(case.files.generator, case.identity)
 
@@ -224,10 +220,9 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     (
         "void",
         f"the generator used more than {fitness.CPU_MOST:.0%} of a core, stood still, or was late to send or to read "
-        f"by more than {fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of the reported p99",
+        f"(or its hosts' clocks unsure) by more than {fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of the reported p99",
         _generator_late,
     ),
-    ("void", "the clocks of its hosts are less surely known than it may be late", _clocks_apart),
     ("void", "an arrival was shed, unsent, or is not in the history", _generator_short),
     ("void", "an arrival is not accounted for, or its instants contradict each other", _unaccounted),
     ("void", "a process died that nobody killed on purpose", _accident),
@@ -326,9 +321,7 @@ def _not_checked(case: _Case) -> Iterable[str]:
 
 def _health(case: _Case) -> GeneratorHealth:
     generator = case.files.generator
-    reasons = [
-        reason for rule in (_generator_late, _clocks_apart, _generator_short, _unaccounted) for reason in rule(case)
-    ]
+    reasons = [reason for rule in (_generator_late, _generator_short, _unaccounted) for reason in rule(case)]
     return GeneratorHealth(
         valid=not reasons,
         cpu_max=generator.cpu_max,

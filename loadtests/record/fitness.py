@@ -45,6 +45,7 @@ def late(generator: Generator, wake_lag_p99_us: int, read_lag_p99_us: int | None
     if len(generator.stalls) > STALLS_MOST:
         longest_us = max(length_us for _, length_us in generator.stalls)
         yield f"The generator stood still {len(generator.stalls)} times, once for {longest_us / 1000:.0f} ms."
+    yield from apart(generator, most_us)
 
 
 def apart(generator: Generator, most_us: float) -> Iterable[str]:

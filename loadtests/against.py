@@ -93,6 +93,8 @@ def run_against(options: Options, elsewhere: Elsewhere, target: Target, progress
             partial(sampler.watch, "generator"),
             options.processes,
             options.web,
+            options.hosts,
+            progress.step,
         )
     generator = read_generator(options.report)
     sampler.write(options.report / timeline.NAME, round(began(generator, started) * 1e6))

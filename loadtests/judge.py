@@ -219,8 +219,8 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     ("void", "no invariant at all could be checked (one that was not checked is never counted as held)", _blind),
     (
         "void",
-        f"the generator used more than {fitness.CPU_MOST:.0%} of a core, stood still, or was late to send or to read "
-        f"by more than {fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of the reported p99",
+        f"the generator used more than {fitness.CPU_MOST:.0%} of a core, stood still, or was late to send or to read, "
+        f"or its clocks off, by > {fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of its p99",
         _generator_late,
     ),
     ("void", "an arrival was shed, unsent, or is not in the history", _generator_short),
@@ -334,6 +334,7 @@ def _health(case: _Case) -> GeneratorHealth:
         ceiling_found=generator.ceiling_found,
         processes=generator.processes,
         scheduling=generator.scheduling,
+        clocks_within_us=max((clock.within_us for clock in generator.clocks), default=0),
     )
 
 

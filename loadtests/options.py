@@ -20,7 +20,9 @@ from core.errors import BadInput
 from core.settings import variable
 from loadtests.faults import FAULTS
 from loadtests.generator.arrivals import parse_arrivals
+from loadtests.generator.load import Hosts
 from loadtests.generator.scenario import HOT_SKU, Scenario
+from loadtests.hosts import add_master, master_of
 from loadtests.record.summary import Budgets
 from loadtests.scenarios import NAMES, find
 from loadtests.shop.kills import Kill, parse_kills
@@ -67,6 +69,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     report: Path
     command: str
     elsewhere: Elsewhere | None = None
+    hosts: Hosts | None = None
 
     def of_load(self, url: str) -> dict[str, str]:
         """Return the options of the scenario's Locust process, for a shop at ``url``."""
@@ -139,6 +142,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
             f"--kill: {kills[-1].what}@{kills[-1].at_s:g} would come after the sale of {options.seconds:g} s"
         )
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{options.seed}-{os.getpid()}"
+    hosts = master_of(options)
     elsewhere = _elsewhere(options, scenario, run_id)
     cold = scenario.stage.cold if options.cold is None else options.cold
     if elsewhere is not None:
@@ -164,6 +168,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         report=options.report or Path("out/prove") / run_id,
         command=shlex.join(["flashproof", "prove", *_without_secrets(argv)]),
         elsewhere=elsewhere,
+        hosts=hosts,
     )
 
 
@@ -215,7 +220,8 @@ def _elsewhere(options: argparse.Namespace, scenario: Scenario, run_id: str) -> 
         raise BadInput(
             f"{variable('sandbox_secret')} must be the target's own (base64): the load pays through its sandbox"
         )
-    names = _secret("secret", 32) if options.postgres_dsn else secrets.token_bytes(32)
+    shared = options.postgres_dsn or options.master
+    names = _secret("secret", 32) if shared else secrets.token_bytes(32)
     if not names:
         raise BadInput(
             f"{variable('secret')} must be the target's own (base64): card keys are compared by its keyed hash"
@@ -296,6 +302,7 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
     web = f"watch it in Locust's web UI on this port of 127.0.0.1 ({WEB_PORT}); each look costs the generator time"
     add("--web", nargs="?", type=int, const=WEB_PORT, metavar="PORT", help=web)
     add("--fault", default="", help=argparse.SUPPRESS)
+    add_master(parser)
     return scenario, parser.parse_args(argv)
 
 

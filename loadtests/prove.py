@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ import msgspec
 
 from core.errors import BadInput, Fault, FlashproofError
 from core.settings import to_environment
-from loadtests import judge
+from loadtests import hosts, judge
 from loadtests.against import knock, run_against
 from loadtests.generator.ceiling import CeilingUnknown
 from loadtests.generator.load import run_locust
@@ -53,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
 
     Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (proves nothing), 64 bad usage.
     """
+    if "--worker" in argv:
+        return hosts.play(argv)
     options = read_options(argv, main.__doc__ or "")
     elsewhere, target = options.elsewhere, None
     if elsewhere is not None:
@@ -103,7 +105,7 @@ def run_sale(options: Options, progress: Progress) -> None:
     """
     progress.step("starting stores and server")
     launcher = (sys.executable, "-m", "loadtests.faults.plant", options.fault) if options.fault else CORE
-    environment = {"FLASHPROOF_LANE": options.lane}
+    environment = {"FLASHPROOF_LANE": options.lane} | (hosts.shop_environment() if options.hosts else {})
     with Deployment(options.report, workers=options.workers, launcher=launcher, environment=environment) as shop:
         shop.wait_ready()
         stage = options.scenario.stage
@@ -118,8 +120,13 @@ def run_sale(options: Options, progress: Progress) -> None:
         )
         captures = _captures(options, shop)
         cpu_before, began = shop.cpu_seconds(), time.time()
+
+        def step(words: str) -> None:
+            progress.step(words)
+            cpu_before.update(shop.cpu_seconds())  # what passes while workers are waited for is no order's
+
         with Sampler(sources_of(shop)) as sampler:
-            undone = _generate(options, shop, progress, sampler)
+            undone = _generate(options, shop, progress, sampler, step)
             cpu = {role: seconds - cpu_before.get(role, 0.0) for role, seconds in shop.cpu_seconds().items()}
             quiet_after_s, left_open = _calm(options, shop, progress)
         for capture in captures:
@@ -179,7 +186,7 @@ def _captures(options: Options, shop: Deployment) -> list[Capture]:
 
 def _ceiling(options: Options, progress: Progress) -> Whole | None:
     """Return how much of this scenario the generator makes of a null server here and now; None: not measured."""
-    if not options.ceiling_s:
+    if not options.ceiling_s or options.hosts:  # it is other machines that generate
         return None
     progress.step("measuring the generator's own ceiling")
     try:
@@ -197,7 +204,9 @@ def _write_ceiling(path: Path, ceiling: Whole | None) -> None:
     judge.write_json(path, {**told, **found, "ceiling_found": ceiling.gave_out})
 
 
-def _generate(options: Options, shop: Deployment, progress: Progress, sampler: Sampler) -> list[Incident]:
+def _generate(
+    options: Options, shop: Deployment, progress: Progress, sampler: Sampler, step: Callable[[str], None]
+) -> list[Incident]:
     """Run the scenario to its end; return the kills and imports that were planned and not done."""
     timetable = Timetable(options.kills, shop.kill)
     restocks, seconds = options.scenario.restocks, options.seconds
@@ -219,7 +228,19 @@ def _generate(options: Options, shop: Deployment, progress: Progress, sampler: S
     if options.web is not None:
         progress.note(f"watch it: http://127.0.0.1:{options.web}")
     secrets, name, of_load = to_environment(shop.settings), options.scenario.name, options.of_load(shop.url)
-    run_locust(name, of_load, secrets, log, options.load_most_s, tick, watch, options.processes, options.web)
+    run_locust(
+        name,
+        of_load,
+        secrets,
+        log,
+        options.load_most_s,
+        tick,
+        watch,
+        options.processes,
+        options.web,
+        options.hosts,
+        step,
+    )
     undone = [
         Incident(at_us=round(kill.at_s * 1e6), what=f"kill of {kill.what} not done", planned=False)
         for kill in timetable.left

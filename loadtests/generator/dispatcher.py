@@ -108,18 +108,20 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 class Clock:
     """The run's clock: µs since its start, monotonic, and where its zero lies on the wall clock."""
 
-    __slots__ = ("_zero_ns", "begins_unix_us", "started_unix_us")
+    __slots__ = ("_agreed", "_zero_ns", "started_unix_us")
 
     def __init__(self) -> None:
         """Start now."""
-        self.begins_unix_us = 0  # where `restart` puts the zero, if not at its own instant
+        self._agreed: tuple[int, int] | None = None
         self.restart()
+
+    def agree(self, start_us: int, start_unix_us: int) -> None:
+        """Take the zero all processes of a run share, here by the monotonic clock and by the master's wall clock."""
+        self._agreed = start_us * 1000, start_unix_us
 
     def restart(self) -> None:
         """Make this instant the zero, or the one that was agreed upon, which may be still to come."""
-        now_ns, unix_us = time.monotonic_ns(), time.time_ns() // 1000
-        self.started_unix_us = self.begins_unix_us or unix_us
-        self._zero_ns = now_ns + (self.started_unix_us - unix_us) * 1000
+        self._zero_ns, self.started_unix_us = self._agreed or (time.monotonic_ns(), time.time_ns() // 1000)
 
     def now_us(self) -> int:
         """Return microseconds since the start."""

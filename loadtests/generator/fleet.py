@@ -3,11 +3,13 @@
     python -m locust -f loadtests/scenarios/flash_sale.py --headless --processes 2 --host … --fp-rate 8000 …
     python -m locust -f … --master --expect-workers 2 …        and on each other host     python -m locust -f … --worker
 
-The master has the options and the output; it plays nothing. When the test starts, each worker connects to the shop and
-says ``fp_ready``; when all have, ``fp_go`` tells each its part and the instant at which the clock of all begins. While
-it runs they tell their progress; afterwards their files come home in pieces of 256 KiB, the next few only after the
-master has acknowledged the last, and the master merges them. A worker that dies takes its part of the history along,
-so the run cannot be judged: it ends with one line and exit code 3. So does a worker whose clock is not the master's.
+The master has the options, the files they name and the output; it plays nothing. When the test starts, each worker
+connects to the shop and says ``fp_ready`` with what it is; one that is of other code or has other secrets ends the run.
+When all are there, the master reads their clocks (``fp_clock``), and ``fp_go`` tells each its part and the instant, on
+its own clock, at which the clock of all begins. While it runs they tell their progress; afterwards their files come
+home in pieces of 256 KiB, the next few only after the master has acknowledged the last, the clocks are read again, and
+the master merges. ``fp_over`` tells every worker how it ended. A worker that dies takes its part of the history along,
+so the run cannot be judged: it ends with one line and exit code 3. The worker's side is ``loadtests.generator.follow``.
 """
 
 from __future__ import annotations
@@ -22,19 +24,19 @@ from typing import Any, Final
 
 import gevent
 import msgspec
-from gevent.event import AsyncResult, Event
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
-from core.errors import BadInput
+from loadtests.generator import likeness
+from loadtests.generator.clock_asking import Asking, NoAnswer, now_us
 from loadtests.generator.dispatcher import Progress
-from loadtests.generator.part import Part, WrongClock, agreed, together
-from loadtests.generator.web_face import quit_all
+from loadtests.generator.likeness import Likeness
+from loadtests.generator.part import together
+from loadtests.generator.telling import step
+from loadtests.generator.web_face import Together, quit_all
+from loadtests.record.axis import Reading, believed, settled
 from loadtests.record.merge import FILES, merge_parts
 
-PIECE_BYTES: Final = 262_144
-PIECES_UNTIL_ACK: Final = 16  # 4 MiB of a worker are under way at most
 READY_MOST_S: Final = 60.0
-HOME_MOST_S: Final = 120.0  # without an acknowledgement
 LEAD_S: Final = 0.5  # from the last worker's being ready to the clock's zero
 LOOK_S: Final = 0.25
 EXIT_VOID: Final = 3
@@ -50,25 +52,27 @@ def is_worker(environment: Any) -> bool:
     return isinstance(environment.runner, WorkerRunner)
 
 
-# --- the master -------------------------------------------------------------------------------------------------
-
-
 class Lead:
     """The master's side of one run."""
 
-    def __init__(self, environment: Any, name: str, out_dir: Path, show: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, environment: Any, name: str, out_dir: Path, secrets: bytes, show: Callable[[Progress], None]
+    ) -> None:
         """Listen to the workers.
 
         Args:
             environment: Locust's.
             name: the scenario's, for messages.
             out_dir: where the merged files go.
+            secrets: the workers must have the same.
             show: gets the progress of all together.
         """
         self._environment, self._runner = environment, environment.runner
-        self._name, self._out_dir, self._show = name, out_dir, show
+        self._name, self._out_dir, self._secrets, self._show = name, out_dir, secrets, show
+        self._asking = Asking(self._runner)
         self._parts: dict[str, int] = {}  # client id -> index
-        self._ready: set[str] = set()
+        self._ready: dict[str, Likeness] = {}
+        self._clocks: dict[str, Reading] = {}  # as they were before the run
         self._done: set[str] = set()
         self._progress: dict[str, Progress] = {}
         self._folder = Path()
@@ -81,6 +85,28 @@ class Lead:
         ):
             self._runner.register_message(word, listener)
         environment.events.test_start.add_listener(self._begin)
+        if environment.parsed_options.fp_tell:
+            gevent.spawn(self._await_workers)
+
+    # --- before the run ------------------------------------------------------------------------------------------
+
+    def _await_workers(self) -> None:
+        """Say who is still missing, and what to do when Locust gives up waiting for them."""
+        options, said = self._environment.parsed_options, -1
+        until = time.monotonic() + options.expect_workers_max_wait
+        while not self._parts and not self._over:
+            here = len(self._runner.clients.ready)
+            if here != said:
+                step(f"{here} of {options.expect_workers} workers are here")
+                said = here
+            if time.monotonic() > until:
+                self._say(
+                    f"{here} of {options.expect_workers} workers came within {options.expect_workers_max_wait:g} s: "
+                    "run `flashproof prove --worker --master-host <this host>` on the others, and let them reach "
+                    f"port {options.master_bind_port} here"
+                )
+                return
+            gevent.sleep(LOOK_S)
 
     def _begin(self, **_: Any) -> None:
         self._environment.process_exit_code = 1  # until all is well
@@ -105,22 +131,61 @@ class Lead:
                     self._end(EXIT_VOID, f"{self._called(index)} died, and its part of the history with it")
                     return
             if len(self._ready) < len(self._parts) and time.monotonic() > until:
-                self._end(EXIT_VOID, f"not every worker was ready within {READY_MOST_S:g} s")
+                late = next(index for client, index in self._parts.items() if client not in self._ready)
+                self._end(EXIT_VOID, f"{self._called(late)} was not ready within {READY_MOST_S:g} s")
                 return
 
     def _on_ready(self, msg: Any, **_: Any) -> None:
-        self._ready.add(msg.node_id)
-        if len(self._ready) < len(self._parts):
+        client, index = msg.node_id, self._parts.get(msg.node_id)
+        if index is None or self._over:
+            why = "the run had begun without it: start it before the last one that is expected"
+            self._runner.send_message("fp_over", {"code": EXIT_VOID, "why": why}, client)
             return
-        now_us = time.time_ns() // 1000
+        try:
+            worker = likeness.read(msg.data)
+        except msgspec.ValidationError:
+            self._end(EXIT_VOID, f"{self._called(index)} is of another version: install the same on every host")
+            return
+        if why := likeness.unlike(likeness.likeness(client, self._secrets), worker):
+            self._end(EXIT_VOID, f"{self._called(index)} {why}")
+            return
+        self._ready[client] = worker
+        if len(self._ready) == len(self._parts):
+            gevent.spawn(self._go)  # not in the listener, which must hear what the clocks say
+
+    def _go(self) -> None:
+        """Tell everybody when to begin, each by its own clock."""
+        try:
+            self._clocks = {client: self._clock_of(client) for client in self._parts}
+        except NoAnswer as error:
+            self._end(EXIT_VOID, str(error))
+            return
+        lead_us = round(LEAD_S * 1e6)
+        start_us, start_unix_us = now_us() + lead_us, time.time_ns() // 1000 + lead_us
         for client, index in self._parts.items():
-            told = {"index": index, "of": len(self._parts), "now_unix_us": now_us}
-            self._runner.send_message("fp_go", told | {"start_unix_us": now_us + round(LEAD_S * 1e6)}, client)
+            told = {"index": index, "of": len(self._parts), "start_unix_us": start_unix_us}
+            self._runner.send_message("fp_go", told | {"start_us": start_us + self._clocks[client].offset_us}, client)
+
+    def _clock_of(self, client: str) -> Reading:
+        """Return what a worker's clock shows beside ours.
+
+        Raises:
+            NoAnswer: it does not tell.
+        """
+        ours = likeness.likeness(client, self._secrets).clock
+        try:
+            return believed(self._asking.read(client), alike=self._ready[client].clock == ours)
+        except NoAnswer as error:
+            raise NoAnswer(f"{self._called(self._parts[client])} did not tell its time: see to the network") from error
+
+    # --- while it runs, and after ---------------------------------------------------------------------------------
 
     def _on_progress(self, msg: Any, **_: Any) -> None:
         self._progress[msg.node_id] = msgspec.convert(msg.data, Progress)
         if len(self._progress) == len(self._parts):
-            self._show(together(list(self._progress.values())))
+            all_told = together(list(self._progress.values()))
+            self._environment.flashproof_live = Together(all_told)
+            self._show(all_told)
             self._progress = {}
 
     def _on_piece(self, msg: Any, **_: Any) -> None:
@@ -143,14 +208,21 @@ class Lead:
             return
         self._done.add(msg.node_id)
         if code:
-            sys.stderr.write(f"{self._name}: {self._called(index)} did not run the whole of its part\n")
+            self._say(f"{self._called(index)} did not run the whole of its part")
         if len(self._done) == len(self._parts):
             gevent.spawn(self._merge)  # not in the listener, which must go on listening
 
     def _merge(self) -> None:
         parts = [self._folder / str(index) for index in range(len(self._parts))]
         try:
-            merge_parts(parts, self._out_dir)
+            clocks = [
+                settled(index + 1, self._ready[client].machine, self._clocks[client], self._clock_of(client))
+                for client, index in self._parts.items()
+            ]
+            merge_parts(parts, self._out_dir, clocks)
+        except NoAnswer as error:
+            self._end(EXIT_VOID, str(error))
+            return
         except (OSError, ValueError, msgspec.DecodeError) as error:
             self._end(EXIT_VOID, f"the workers' parts make no whole: {error}")
             return
@@ -162,13 +234,23 @@ class Lead:
             return
         self._over = True
         if why:
-            sys.stderr.write(f"{self._name}: {why}\n")
+            self._say(why)
         shutil.rmtree(self._folder, ignore_errors=True) if self._folder != Path() else None
         self._environment.process_exit_code = code
+        self._runner.send_message("fp_over", {"code": code, "why": why})
         gevent.spawn(quit_all, self._environment)
 
+    def _say(self, why: str) -> None:
+        sys.stderr.write(f"{self._name}: {why}\n")
+        sys.stderr.flush()
+
     def _called(self, index: int) -> str:
-        return f"worker {index + 1} of {len(self._parts)}"
+        """Return a worker's number and, where workers come from several hosts, the host by the name it gives itself."""
+        name = f"worker {index + 1} of {len(self._parts)}"
+        if not self._environment.parsed_options.fp_tell:
+            return name
+        client = next(client for client, number in self._parts.items() if number == index)
+        return f"{name} (on {client.rpartition('_')[0]})"
 
 
 def send_home(environment: Any, code: int) -> None:
@@ -179,80 +261,5 @@ def send_home(environment: Any, code: int) -> None:
         gevent.spawn(environment.runner.quit)
 
     environment.runner.register_message("fp_done", lambda **_: None)
+    environment.runner.register_message("fp_ready", lambda **_: None)
     environment.events.test_start.add_listener(begin)
-
-
-# --- a worker ---------------------------------------------------------------------------------------------------
-
-
-class Follow:
-    """A worker's side: plays its part when the test starts, and sends home what it left."""
-
-    def __init__(self, environment: Any, play: Callable[[Path, Callable[[], Part], Callable[[Progress], None]], int]):
-        """Listen to the master.
-
-        Args:
-            environment: Locust's.
-            play: (output directory, where the part is told, where progress goes) → exit code; ValueError or BadInput:
-                the options do not fit here.
-        """
-        self._runner, self._play = environment.runner, play
-        self._go: AsyncResult = AsyncResult()
-        self._acknowledged = Event()
-        self._player: Any = None
-        self._runner.register_message("fp_go", lambda msg, **_: self._go.set(msg.data))
-        self._runner.register_message("fp_ack", lambda **_: self._acknowledged.set())
-        environment.events.test_start.add_listener(self._begin)
-        environment.events.test_stop.add_listener(self._stop)
-
-    def _begin(self, **_: Any) -> None:
-        self._player = gevent.spawn(self._run)
-
-    def _stop(self, **_: Any) -> None:
-        if self._player is not None:
-            self._player.kill(timeout=10)
-
-    def _run(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="flashproof-part-") as folder:
-            code, why = 1, ""
-            try:
-                code = self._play(Path(folder), self._part, self._tell)
-            except (ValueError, BadInput) as error:
-                code, why = 64, str(error)
-            except WrongClock as error:
-                code, why = EXIT_VOID, str(error)
-            except Exception as error:  # noqa: BLE001  # a fault here must not leave the master waiting for ever
-                code, why = EXIT_VOID, f"{type(error).__name__}: {error}"
-            home = all((Path(folder) / name).exists() for name in FILES)
-            if home:
-                self._send_home(Path(folder))
-            why = why or f"it ended with exit code {code}; its own log says why"
-            self._runner.send_message("fp_done", {"code": code, "home": home, "why": why})
-
-    def _part(self) -> Part:
-        """Say that this worker is ready, and return its part.
-
-        Raises:
-            WrongClock: the master's clock is another.
-        """
-        self._runner.send_message("fp_ready")
-        told = self._go.get(timeout=READY_MOST_S * 2)
-        return agreed(told, time.time_ns() // 1000)
-
-    def _tell(self, progress: Progress) -> None:
-        self._runner.send_message("fp_progress", msgspec.to_builtins(progress))
-
-    def _send_home(self, folder: Path) -> None:
-        sent = 0
-        for name in FILES:
-            with (folder / name).open("rb") as file:
-                while True:
-                    piece = file.read(PIECE_BYTES)
-                    sent += 1
-                    ack = sent % PIECES_UNTIL_ACK == 0
-                    self._acknowledged.clear()
-                    self._runner.send_message("fp_piece", {"file": name, "bytes": piece, "ack": ack})
-                    if ack and not self._acknowledged.wait(HOME_MOST_S):
-                        return
-                    if len(piece) < PIECE_BYTES:
-                        break

@@ -7,7 +7,7 @@ and what each arrival does are those of the whole plan, so the parts together ar
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,14 +16,18 @@ from loadtests.generator.arrivals import Arrivals
 from loadtests.generator.dispatcher import Progress
 from loadtests.generator.plan import Plan
 
-CLOCKS_APART_MOST_S: Final = 0.25
 AHEAD_MOST: Final = 200_000  # arrivals planned before the start, some 300 bytes each
 AHEAD_S: Final = 2.0  # the time for it
 AHEAD_OF_START_S: Final = 0.2  # the same where others wait too and the start is fixed
 
 
-class WrongClock(Exception):
-    """A worker's clock is not the master's, so its instants would lie."""
+class CannotPlay(Exception):
+    """A process cannot play its part; the text says why and what to do."""
+
+    def __init__(self, why: str, code: int) -> None:
+        """Take the reason and the exit code of its kind."""
+        super().__init__(why)
+        self.code = code
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -31,19 +35,8 @@ class Part(msgspec.Struct, frozen=True):
 
     index: int = 0
     of: int = 1
-    start_unix_us: int = 0  # µs since 1970; 0: when the dispatcher starts
-
-
-def agreed(told: Mapping[str, int], now_unix_us: int) -> Part:
-    """Return the part that the master tells, as ``index``, ``of``, ``start_unix_us`` and its own ``now_unix_us``.
-
-    Raises:
-        WrongClock: this process's clock is another.
-    """
-    apart_s = (now_unix_us - told["now_unix_us"]) / 1e6
-    if abs(apart_s) > CLOCKS_APART_MOST_S:
-        raise WrongClock(f"its clock is {apart_s:+.2f} s from the master's; set both by NTP")
-    return Part(told["index"], told["of"], told["start_unix_us"])
+    start_us: int = 0  # on this process's monotonic clock; 0: when the dispatcher starts
+    start_unix_us: int = 0  # the same instant in µs since 1970, by the master's clock
 
 
 class PartOfArrivals:

@@ -25,21 +25,23 @@ from core.clock import iso8601
 from core.errors import BadInput
 from core.ids import Names
 from core.settings import variable
-from loadtests.generator import fleet
+from loadtests.generator import fleet, luggage
 from loadtests.generator.alarm import Urgent
 from loadtests.generator.arrivals import Arrivals, parse_arrivals
 from loadtests.generator.buyer import World, play
 from loadtests.generator.client import Client, RefusedError
 from loadtests.generator.crew import Crew
 from loadtests.generator.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
+from loadtests.generator.follow import Follow
 from loadtests.generator.gateway import Gateway
 from loadtests.generator.locust_stats import LocustStats
 from loadtests.generator.manners import THINK_MOST_US, Manners
-from loadtests.generator.part import Part, PartOfArrivals, plan_of
+from loadtests.generator.part import CannotPlay, Part, PartOfArrivals, plan_of
 from loadtests.generator.plan import Crowd, Plan, without
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario
+from loadtests.generator.telling import tell
 from loadtests.generator.web_face import Live, extend, quit_all
 from loadtests.targets import Target, load
 
@@ -49,7 +51,6 @@ WARM_LEAST, WARM_MOST = 64, 1_000  # connections opened before the run
 WARM_S: Final = 0.2  # as many as were busy if answers took so long: buyers have looked at the page before they order
 COLD_MOST: Final = 10_000
 THINK_MOST_S: Final = 600.0
-PROGRESS_PREFIX: Final = "FLASHPROOF "
 EXIT_NOT_RUN, EXIT_NO_SHOP, EXIT_USAGE = 1, 3, 64
 
 
@@ -66,6 +67,7 @@ class Options(msgspec.Struct, frozen=True):
     names: Names
     target: Target
     manners: Manners
+    secrets: bytes  # the shop's, all together; the workers of a run must have the same
 
 
 def user_of(scenario: Scenario) -> type[User]:
@@ -94,6 +96,7 @@ def add_options(scenario: Scenario, parser: Any) -> None:
     group.add_argument("--fp-tag", default="", help="in the names of buyers and keys, for a shop that knows the seed's")
     group.add_argument("--fp-adapter", default="core", help="core, plain, or a .py file of yours")
     group.add_argument("--fp-drain", type=float, default=DRAIN_MOST_S, help="seconds buyers may go on afterwards")
+    group.add_argument("--fp-tell", action="store_true", help="say on standard output which step it is in")
 
 
 def check_options(scenario: Scenario, environment: Any, **_: Any) -> None:
@@ -101,35 +104,51 @@ def check_options(scenario: Scenario, environment: Any, **_: Any) -> None:
     if environment.parsed_options is None:
         return
     if fleet.is_worker(environment):  # it gets its options from the master, when the test starts
-        fleet.Follow(environment, partial(play_part, scenario, environment))
+        Follow(environment, partial(play_part, scenario, environment))
         return
+    parsed, master = environment.parsed_options, fleet.is_master(environment)
     try:
-        environment.flashproof = read_options(scenario, environment.parsed_options)
+        environment.flashproof = read_options(scenario, parsed)
+        if master:
+            luggage.pack(parsed)
     except (ValueError, BadInput) as error:
         sys.stderr.write(f"{scenario.name}: {error}\n")
-        if fleet.is_master(environment) and environment.parsed_options.processes:
+        if master and parsed.processes:
             fleet.send_home(environment, EXIT_USAGE)
             return
         raise SystemExit(EXIT_USAGE) from error
-    if fleet.is_master(environment):
-        fleet.Lead(environment, scenario.name, environment.flashproof.out_dir, show)
+    if master:
+        options = environment.flashproof
+        fleet.Lead(environment, scenario.name, options.out_dir, options.secrets, tell)
 
 
 def play_part(
     scenario: Scenario,
     environment: Any,
     out_dir: Path,
-    part: Callable[[], Part],
-    tell: Callable[[Progress], None],
+    part: Callable[[bytes], Part],
+    show: Callable[[Progress], None],
 ) -> int:
     """Play a worker's part and return the exit code.
 
     Raises:
-        ValueError, BadInput: the master's options do not fit here.
+        ValueError, BadInput, CannotPlay: the master's options do not fit here, or the shop cannot be reached.
     """
-    environment.parsed_options.host = environment.host
-    options = msgspec.structs.replace(read_options(scenario, environment.parsed_options), out_dir=out_dir)
-    return run(environment, options, part, tell)
+    parsed = environment.parsed_options
+    parsed.host = environment.host
+    with luggage.unpacked(parsed):
+        options = msgspec.structs.replace(read_options(scenario, parsed), out_dir=out_dir)
+    try:
+        return run(environment, options, lambda: part(options.secrets), show)
+    except CannotPlay as error:
+        if error.code == EXIT_NO_SHOP and _is_loopback(options.host) and not _is_loopback(parsed.master_host):
+            hint = "that is this worker's own loopback; set the master's FLASHPROOF_HOST to an address others reach"
+            raise CannotPlay(f"{error}; {hint}", error.code) from error
+        raise
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def read_options(scenario: Scenario, parsed: Any) -> Options:
@@ -170,6 +189,7 @@ def read_options(scenario: Scenario, parsed: Any) -> Options:
         names=Names(_secret("secret", 32)),
         target=load(parsed.fp_adapter, f"{url.hostname}:{url.port or 80}", sandbox_secret),
         manners=scenario.manners,
+        secrets=b"\0".join((_secret("secret", 32), sandbox_secret)),
     )
 
 
@@ -198,19 +218,16 @@ class Visitors(User):  # type: ignore[misc]  # Locust is untyped here
         environment.process_exit_code = EXIT_NOT_RUN
         try:
             environment.process_exit_code = run(environment, environment.flashproof)
+        except CannotPlay as error:
+            sys.stderr.write(f"{environment.flashproof.scenario}: {error}\n")
+            environment.process_exit_code = error.code
         finally:
             gevent.spawn(quit_all, environment)  # not from here: it kills this very greenlet
         raise StopUser
 
 
-def show(progress: Progress) -> None:
-    """Print one line of progress for whoever started the process."""
-    sys.stdout.write(f"{PROGRESS_PREFIX}{msgspec.json.encode(progress).decode()}\n")
-    sys.stdout.flush()
-
-
 def run(
-    environment: Any, options: Options, part: Callable[[], Part] = Part, tell: Callable[[Progress], None] = show
+    environment: Any, options: Options, part: Callable[[], Part] = Part, show: Callable[[Progress], None] = tell
 ) -> int:
     """Run the sale against the shop and return the process's exit code.
 
@@ -218,7 +235,10 @@ def run(
         environment: Locust's.
         options: the run's.
         part: asked once all stands ready; says which part of the plan is played, and may wait for the others.
-        tell: gets the progress.
+        show: gets the progress.
+
+    Raises:
+        CannotPlay: nothing was sent.
     """
     clock, urgent = Clock(), Urgent()
     try:
@@ -226,15 +246,14 @@ def run(
         wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST, urgent=urgent)
         ask.warm(_warm(options.arrivals))
     except (OSError, RefusedError) as error:
-        sys.stderr.write(f"{options.scenario}: no shop at {options.host}:{options.port}: {error}\n")
-        return EXIT_NO_SHOP
+        raise CannotPlay(f"no shop at {options.host}:{options.port}: {error}", EXIT_NO_SHOP) from error
     try:
         recorder = Recorder(options.out_dir, LocustStats(environment))
     except OSError as error:
-        sys.stderr.write(f"{options.scenario}: --fp-out {options.out_dir}: {error.strerror}\n")
-        return EXIT_USAGE
+        raise CannotPlay(f"--fp-out {options.out_dir}: {error.strerror}", EXIT_USAGE) from error
     mine = part()
-    clock.begins_unix_us = mine.start_unix_us
+    if mine.start_us:
+        clock.agree(mine.start_us, mine.start_unix_us)
     arrivals = options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine)
     crew = Crew()
     dispatcher = Dispatcher(
@@ -245,7 +264,7 @@ def run(
         recorder,
         clock,
         drain_most_s=options.drain_s,
-        show=tell,
+        show=show,
         urgent=urgent,
         waited=lambda: ask.waited + wait.waited,
         iso=iso8601,

@@ -24,7 +24,8 @@ PATH: Final = "/flashproof"
 _LATENCY, _PLAN = "flashproof-latency", "flashproof-plan"
 _SHARES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 BEYOND_LEAST: Final = 100  # values beyond a percentile that is shown as one
-_NOT_HERE: Final = "not known here yet (with several processes: at the end)"
+_NOT_HERE: Final = "not known here yet"
+_AT_THE_END: Final = "known at the end, from all workers; until then see Locust's own table, which counts from due too"
 Row: TypeAlias = dict[str, Any]
 
 _TABS: Final = [
@@ -84,6 +85,33 @@ class Live:
         return [{"name": name, "figure": figure} for name, figure in sorted(figures.items())]
 
 
+class Together:
+    """The same where others play and this process leads them: what they told last, all together."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Take the sum of their progress."""
+        self._progress = progress
+
+    def latencies(self) -> list[Row]:
+        """Return that they are not known: the workers' histograms are merged at the end."""
+        return [{"name": _AT_THE_END}]
+
+    def plan(self) -> list[Row]:
+        """Return how far the plan is, and how the busiest worker fares."""
+        said = self._progress
+        figures = {
+            "arrivals scheduled": said.scheduled,
+            "arrivals sent": said.sent,
+            "arrivals: refused": said.refused,
+            "arrivals: shed": said.shed,
+            "orders accepted": said.accepted,
+            "accepted lately: p99 of the slowest worker (ms)": round(said.p99_us / 1000, 3),
+            "generator: CPU, share of a core, busiest worker": said.cpu,
+            "generator: buyers under way": said.under_way,
+        }
+        return [{"name": name, "figure": figure} for name, figure in sorted(figures.items())]
+
+
 def percentiles_ms(buckets: Buckets | None) -> dict[str, float | str]:
     """Return percentiles in ms; "–" for one with fewer than 100 values beyond it, but a p50 always."""
     found: dict[str, float | str] = dict.fromkeys(_SHARES, "–")
@@ -128,8 +156,8 @@ def extend(environment: Any, web_ui: Any = None, **_: Any) -> None:
 
 
 def _figures(environment: Any) -> Mapping[str, list[Row]]:
-    live: Live | None = getattr(environment, "flashproof_live", None)
-    if live is None:  # not begun, or played by workers whose files are merged at the end
+    live: Live | Together | None = getattr(environment, "flashproof_live", None)
+    if live is None:  # not begun
         return {"latency": [{"name": _NOT_HERE}], "plan": [{"name": _NOT_HERE}]}
     return {"latency": live.latencies(), "plan": live.plan()}
 

@@ -20,6 +20,11 @@ _HERE: Final = (
     "A real payment gateway: the sandbox signs callbacks as one would.",
     "TLS, and a network between buyers and server.",
 )
+_HOSTS: Final = (
+    "Server and stores on machines of their own: only the load came from other hosts.",
+    "A real payment gateway: the sandbox signs callbacks as one would.",
+    "TLS: the load speaks plain HTTP.",
+)
 _THERE: Final = (
     "A real payment gateway: the load pays as the adapter says.",
     "TLS: the load speaks plain HTTP.",
@@ -53,6 +58,8 @@ def describe(
 ) -> Run:
     """Return the run as its directory shall tell it; ``lacks`` is what its shop cannot do."""
     not_tested = list(_THERE if options.elsewhere else _HERE)
+    if not options.elsewhere and any(not clock.same for clock in generator.clocks):
+        not_tested = list(_HOSTS)
     if options.kills:
         not_tested.append("Latency: processes were killed on purpose, so no latency budget applies.")
     missing = {name for lack in lacks for name in UNSEEN_WITHOUT.get(lack, ())}

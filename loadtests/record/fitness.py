@@ -45,6 +45,18 @@ def late(generator: Generator, wake_lag_p99_us: int, read_lag_p99_us: int | None
     if len(generator.stalls) > STALLS_MOST:
         longest_us = max(length_us for _, length_us in generator.stalls)
         yield f"The generator stood still {len(generator.stalls)} times, once for {longest_us / 1000:.0f} ms."
+    yield from apart(generator, most_us)
+
+
+def apart(generator: Generator, most_us: float) -> Iterable[str]:
+    """Yield which host's instants cannot be set beside the others': what is unsure of them is as bad as being late."""
+    for clock in generator.clocks:
+        if clock.within_us > most_us:
+            drifted = f", and it drifted by {clock.drift_us / 1000:+.1f} ms" if clock.drift_us else ""
+            yield (
+                f"The clock of worker {clock.worker} is known to {clock.within_us / 1000:.1f} ms only{drifted}; "
+                f"{most_us / 1000:.1f} ms is the most that can be believed: a nearer network, or clocks held by NTP."
+            )
 
 
 def short(generator: Generator, identity: Identity) -> Iterable[str]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from loadtests.record.axis import WorkerClock
 from loadtests.record.latency import merge as merge_histograms
 from loadtests.record.summary import Histograms
 
@@ -33,8 +34,8 @@ class _Line(msgspec.Struct, gc=False):
 _line = msgspec.json.Decoder(_Line)
 
 
-def merge_parts(parts: Sequence[Path], out: Path) -> None:
-    """Write the files of the whole run to ``out``.
+def merge_parts(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock] = ()) -> None:
+    """Write the files of the whole run to ``out``; ``clocks`` tells how the parts' instants came onto one axis.
 
     Raises:
         OSError: a part is not whole, or ``out`` cannot be written.
@@ -51,7 +52,7 @@ def merge_parts(parts: Sequence[Path], out: Path) -> None:
     }
     _write_json(out / "histograms.json", merged)
     told = [msgspec.json.decode((part / "generator.json").read_bytes()) for part in parts]
-    _write_json(out / "generator.json", merge_generators(told))
+    _write_json(out / "generator.json", merge_generators(told) | {"clocks": clocks})
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

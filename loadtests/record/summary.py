@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from loadtests.machine import Machine
+from loadtests.record.axis import WorkerClock
 from loadtests.record.evidence import Finding
 
 SCHEMA: Final = 1
@@ -116,6 +117,7 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     ceiling_found: bool = True  # False: it had not given out yet, so the ceiling lies higher
     processes: int = 1
     scheduling: str = ""  # how the kernel ran it: fifo (real time), other, or fifo until it was busy for too long
+    clocks: list[WorkerClock] = []  # of several processes or hosts: how each one's instants came onto one axis
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +245,7 @@ class GeneratorHealth(msgspec.Struct, frozen=True, kw_only=True):
     ceiling_found: bool = True  # False: it had not given out yet, so the ceiling lies higher
     processes: int = 1
     scheduling: str = ""
+    clocks_within_us: int = 0  # how far an instant of one host may be off on the axis of all
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):

@@ -270,7 +270,23 @@ def generator(summary: Summary, files: RunFiles) -> Html:
         ],
         numeric=(1,),
     )
-    return Html(items(health.reasons) + signs)
+    return Html(items(health.reasons) + signs + _workers(files))
+
+
+def _workers(files: RunFiles) -> str:
+    """Return who played, where, and how each one's instants came onto one axis; nothing for a run of one process."""
+    rows = [
+        (
+            str(clock.worker),
+            f"{clock.machine.cpu}, {clock.machine.cores} cores, {clock.machine.kernel}",
+            "the master's own" if clock.same else f"{clock.offset_us / 1e6:+,.6f} s",
+            "exact" if clock.same else f"± {duration(clock.within_us)}",
+            "none" if clock.same else f"{clock.drift_us:+,} µs",
+        )
+        for clock in files.generator.clocks
+    ]
+    head = ["Worker", "machine", "monotonic clock beside the master's", "known to", "drift"]
+    return table("Who played, and how instants came onto one axis", head, rows, numeric=(2, 3, 4)) if rows else ""
 
 
 def _read_late(summary: Summary) -> list[tuple[object, ...]]:

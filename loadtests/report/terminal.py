@@ -135,7 +135,8 @@ def _generator(summary: Summary) -> str:
     lag = duration(generator.wake_lag_us_p99)
     read = "unknown" if generator.read_lag_us_p99 is None else duration(generator.read_lag_us_p99)
     fit = "fit" if generator.valid else "NOT FIT"
-    return f"{fit}, CPU ≤ {generator.cpu_max:.0%}, late at p99: {lag} to ask, {read} to read"
+    clocks = f", clocks ± {duration(generator.clocks_within_us)}" if generator.clocks_within_us else ""
+    return f"{fit}, CPU ≤ {generator.cpu_max:.0%}, late at p99: {lag} to ask, {read} to read{clocks}"
 
 
 def _row(name: str, value: str, width: int) -> Text:

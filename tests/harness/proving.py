@@ -13,7 +13,10 @@ SMALL: Final = (
     *("--ceiling", "0"),
 )
 # What a busy machine may do to the generator, and nobody to the shop.
-_LATE: Final = ("void: The generator used", "void: The generator was", "void: The generator stood still")
+_LATE: Final = (
+    *("void: The generator used", "void: The generator was", "void: The generator stood still"),
+    "void: The clock of worker",
+)
 RUN_MOST_S: Final = 150.0
 
 

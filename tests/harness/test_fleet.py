@@ -18,7 +18,7 @@ import pytest
 
 from loadtests.generator.arrivals import Arrivals, Constant, Poisson
 from loadtests.generator.dispatcher import Generated, Progress
-from loadtests.generator.part import Part, PartOfArrivals, WrongClock, agreed, plan_of, together
+from loadtests.generator.part import Part, PartOfArrivals, plan_of, together
 from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Buckets
 from loadtests.record.history import Attempt, read, read_charges
@@ -67,15 +67,21 @@ def runs(ended: dict[str, tuple[Path, int, str]]) -> tuple[Path, Path]:
     return ended["one"][0], ended["two"][0]
 
 
-def asked(out: Path) -> dict[tuple[Any, ...], str]:
-    """Return what each arrival asked for and was told, whatever the order."""
-    found = {}
+def asked(out: Path) -> dict[tuple[Any, ...], list[str]]:
+    """Return what each arrival asked for and was told, whatever the order.
+
+    Two copies of a callback may be under way at once; which of them is *paid* and which *repeated* no plan can say.
+    """
+    found = defaultdict(list)
     for a in read(out / "history.jsonl"):
         if a.op in ("place", "pay"):
             due = a.intended_us if a.why in ("first", "over_limit") else 0
             identity = (a.arrival, a.op, a.why, a.buyer, a.sku, a.quantity, a.idempotency_key, a.event_id, due)
-            found[identity] = a.outcome
-    return found
+            copies = a.op == "pay" and a.why in ("pay", "pay_again")
+            found[identity].append("" if copies else a.outcome)
+            if copies:
+                found[a.arrival, a.event_id].append(a.outcome)
+    return {asked_for: sorted(told) for asked_for, told in found.items()}
 
 
 def test_two_workers_play_the_run_of_one_process(runs: tuple[Path, Path]) -> None:
@@ -144,7 +150,7 @@ def test_a_shop_that_no_worker_reaches_ends_the_run_with_one_line_and_no_files(
 ) -> None:
     out, code, stderr = ended["unreached"]
     assert code == 3
-    assert sum("of 2 could not play its part: it ended with exit code 3" in line for line in stderr.splitlines()) == 1
+    assert sum("of 2 could not play its part: no shop at 127.0.0.1:1: " in line for line in stderr.splitlines()) == 1
     assert not list(out.iterdir())
 
 
@@ -153,14 +159,6 @@ def test_bad_options_of_a_fleet_end_in_one_line_and_write_nothing(ended: dict[st
     assert code == 64
     assert sum("flash_sale: " in line and "rate" in line for line in stderr.splitlines()) == 1
     assert not out.exists()
-
-
-def test_a_worker_whose_clock_is_not_the_masters_refuses_its_part() -> None:
-    told = {"index": 1, "of": 2, "now_unix_us": 1_000_000_000, "start_unix_us": 1_000_500_000}
-    assert agreed(told, 1_000_002_000) == Part(1, 2, 1_000_500_000)
-    for now_us, says in ((1_000_300_000, r"\+0.30 s"), (998_000_000, r"-2.00 s")):
-        with pytest.raises(WrongClock, match=says):
-            agreed(told, now_us)
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7])

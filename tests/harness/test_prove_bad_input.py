@@ -113,6 +113,16 @@ def test_a_directory_that_cannot_be_written_is_told_before_anything_starts(ask: 
         (("--target", "http://127.0.0.1:1", "--adapter", "mine.py"), "write core, plain or the path"),
         (("--skus", "gold"), "give --target too"),
         (("--arrivals", "sometimes"), "write one of constant"),
+        (("--master",), "--master needs --expect-workers"),
+        (("--master", "--expect-workers", "0"), "--expect-workers must be from 1 to 64"),
+        (("--master", "--expect-workers", "2"), "FLASHPROOF_SECRET must be set alike"),
+        (("--master", "--expect-workers", "2", "--processes", "2"), "--processes is for the workers"),
+        (("--expect-workers", "2"), "give --master too"),
+        (("--master-host", "127.0.0.1"), "give --worker too"),
+        (("--worker",), "--worker needs --master-host"),
+        (("--worker", "--master-host", "127.0.0.1", "--rate", "5"), "--rate is for the master to say"),
+        (("--worker", "--master-host", "no such host"), "no host that is known here"),
+        (("--worker", "--master-host", "127.0.0.1"), "FLASHPROOF_SECRET must be the master's own"),
     ],
 )
 def test_options_that_do_not_go_together_are_told_in_one_line(ask: Ask, options: tuple[str, ...], says: str) -> None:

@@ -17,13 +17,28 @@ from typing import Any
 
 import pytest
 
+from loadtests.generator.dispatcher import Progress
 from loadtests.generator.load import web_words
 from loadtests.generator.recorder import Buckets
-from loadtests.generator.web_face import percentiles_ms
+from loadtests.generator.web_face import Together, percentiles_ms
 from loadtests.shop.deployment import free_ports
 from tests.harness.test_generator import ROOT, SANDBOX_SECRET, SCENARIO, SECRET, null_shop
 
 STOPPED_S = 0.5
+
+
+def test_a_master_shows_the_plan_of_all_its_workers_and_no_figure_it_does_not_have() -> None:
+    live = Together(
+        Progress(
+            elapsed_s=1.0, phase="sale", scheduled=90, sent=40, under_way=3, accepted=20, refused=15, sold=9,
+            p99_us=12_500, shed=2, cpu=0.4,
+        )
+    )  # fmt: skip
+    plan = {row["name"]: row["figure"] for row in live.plan()}
+    assert (plan["arrivals scheduled"], plan["arrivals sent"], plan["arrivals: shed"]) == (90, 40, 2)
+    assert plan["accepted lately: p99 of the slowest worker (ms)"] == 12.5
+    (row,) = live.latencies()
+    assert set(row) == {"name"}
 
 
 def ask(port: int, path: str) -> Any:

@@ -12,6 +12,7 @@ from spoiled import altered, pick, spoil
 from world import a_good_sale
 
 from loadtests.judge import Unjudgeable, exit_code, judge, read_run, write_json
+from loadtests.record.axis import WorkerClock
 from loadtests.record.figures import latency_of
 from loadtests.record.summary import Budgets, Incident, ReadLag, Summary, WakeLag
 from loadtests.report import tables
@@ -53,6 +54,7 @@ def test_a_missed_throughput_budget_is_slow() -> None:
         {"stalls": [(1_000_000, 50_000)]},
         {"wake_lag_us": WakeLag(p50=1, p99=50_000, max=90_000)},
         {"read_lag_us": ReadLag(p50=1, p99=50_000, max=90_000, replies=100)},
+        {"clocks": [WorkerClock(worker=1, machine=run_files().run.machine, same=False, within_us=2_000)]},
         {"shed": 1, "scheduled": 99},
         {"unsent": 2},
         {"sent": 3},

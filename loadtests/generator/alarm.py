@@ -5,9 +5,9 @@ libev's own timer must do, and the wake lag that every run records shows the dif
 the hub itself, before everything else that is ready in the same turn of the loop; and since one turn may have
 hundreds of replies to handle, whoever handles them looks between two whether the time has come (``Urgent``).
 
-Where the next arrival is due within ``REST_MOST_US``, the loop sleeps until then instead of waking for every reply on the
-way: what comes meanwhile is read together, in one go. On two shared cores each wake-up begins with cold caches and costs
-as much as the work it is for. What it costs is told: the read lag, by the kernel's own stamps.
+Where arrivals are so dense that several go out together, the loop sleeps until the next of them instead of waking for
+every reply on the way: what comes meanwhile is read together. On two shared cores each wake-up begins with cold caches
+and costs as much as the work it is for. What it costs is told: the read lag, by the kernel's own stamps.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Alarm:
             self._watcher.start(self._rang)
 
     def set_us(self, wait_us: int, *, rests: bool = False) -> None:
-        """Ring in ``wait_us`` microseconds (at least 1); an earlier setting is forgotten. ``rests``: sleep until then."""
+        """Ring in ``wait_us`` µs (at least 1); an earlier setting is forgotten. ``rests``: sleep until then."""
         self._rests = rests
         wake_ns = time.monotonic_ns() + max(1, wait_us) * 1000
         self._urgent.at_ns = wake_ns

@@ -20,6 +20,7 @@ from loadtests.record.latency import merge as merge_histograms
 from loadtests.record.summary import Histograms
 
 FILES: Final = ("history.jsonl", "charges.jsonl", "histograms.json", "generator.json")
+HELD_MOST: Final = 20_000  # as many as may be under way in one process
 _Values = Sequence[Any]
 
 
@@ -43,7 +44,7 @@ def merge_parts(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock] 
     """
     for name in ("history.jsonl", "charges.jsonl"):
         with (out / name).open("wb") as file:
-            for _, raw in heapq.merge(*(_lines(part / name) for part in parts), key=lambda line: line[0]):
+            for _, _, raw in heapq.merge(*(_in_order(part / name) for part in parts), key=lambda line: line[0]):
                 file.write(raw)
     found = [msgspec.json.decode((part / "histograms.json").read_bytes(), type=Histograms) for part in parts]
     merged = {
@@ -55,11 +56,23 @@ def merge_parts(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock] 
     _write_json(out / "generator.json", merge_generators(told) | {"clocks": clocks})
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _in_order(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (instant, number, line) of a part by their instants.
+
+    A line is written when who asked goes on, a moment after the reply was read; so lines stand out of order by as many
+    as may have been read together, and no more are held here.
+    """
+    held: list[tuple[int, int, bytes]] = []
     with path.open("rb") as file:
-        for raw in file:
+        for number, raw in enumerate(file):
             line = _line.decode(raw)
-            yield line.done_us or line.at_us or line.intended_us, raw
+            entry = line.done_us or line.at_us or line.intended_us, number, raw
+            if len(held) < HELD_MOST:
+                heapq.heappush(held, entry)
+            else:
+                yield heapq.heappushpop(held, entry)
+    while held:
+        yield heapq.heappop(held)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -44,7 +44,7 @@ def merge_parts(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock] 
     """
     for name in ("history.jsonl", "charges.jsonl"):
         with (out / name).open("wb") as file:
-            for _, _, raw in heapq.merge(*(_in_order(part / name) for part in parts), key=lambda line: line[0]):
+            for _, _, raw in heapq.merge(*(_sorted_lines(part / name) for part in parts), key=lambda line: line[0]):
                 file.write(raw)
     found = [msgspec.json.decode((part / "histograms.json").read_bytes(), type=Histograms) for part in parts]
     merged = {
@@ -56,7 +56,7 @@ def merge_parts(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock] 
     _write_json(out / "generator.json", merge_generators(told) | {"clocks": clocks})
 
 
-def _in_order(path: Path) -> Iterator[tuple[int, int, bytes]]:
+def _sorted_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Yield (instant, number, line) of a part by their instants.
 
     A line is written when who asked goes on, a moment after the reply was read; so lines stand out of order by as many

@@ -8,8 +8,8 @@ refused come back after their Retry-After, with jitter, twice at most (or at onc
 ignore``). Beside it one client sends payment callbacks and asks for orders.
 
 How a flood is told: *asked* are the requests of a second, those of returning buyers among them, *sent* those that found
-a connection free. A server that tells the refused in its own time leaves their connections waiting, so less is sent than
-asked; a run that did not send what it is named for is void. *shop* is the processor time of server and store.
+a connection free. A server that tells the refused in its own time leaves their connections waiting, so less is sent
+than asked; a run that did not send what it is named for is void. *shop* is the processor time of server and store.
 """
 
 from __future__ import annotations

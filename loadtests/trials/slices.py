@@ -3,8 +3,9 @@
 A load generator on one core cannot send five and ten times what another core sells, so the shop is made small instead
 of the load big. Two ways, for two shops:
 
-- ``store``: the store's process is stopped (SIGSTOP) and let go on (SIGCONT) in turn, as one whose disk or processor
-  is too weak for its shop. Needs no privilege. What the kernel does for it meanwhile (an fsync that was begun) goes on.
+- ``store``: the store's process is stopped (SIGSTOP) and let go on (SIGCONT) in turn, as one on a weak machine of its
+  own; within a slice it goes before the worker, where real time is permitted. Needs no privilege. What the kernel does
+  for it meanwhile (an fsync that was begun) goes on.
 - ``core``: a real-time process (``SCHED_FIFO``) keeps the shop's core busy for the rest of every period, so that all of
   the shop, and what the kernel does there in its name, is slower by the same factor. Needs root or CAP_SYS_NICE.
 
@@ -60,6 +61,12 @@ def _signal(pids: Sequence[int], what: signal.Signals) -> None:
             os.kill(pid, what)
 
 
+def _schedule(pids: Sequence[int], policy: int, priority: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.sched_setscheduler(pid, policy, os.sched_param(priority))
+
+
 def cut(small: str, share: float, pids: Sequence[int], scheduled: str) -> Slices:
     """Slice until standard input ends."""
     poll = select.poll()
@@ -67,6 +74,7 @@ def cut(small: str, share: float, pids: Sequence[int], scheduled: str) -> Slices
     began = time.monotonic()
     given, periods, late = 0.0, 0, 0
     try:
+        _schedule(pids, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, 1)
         while not poll.poll(0):
             on_s = time.monotonic()  # each period from its own begin: one that was late takes nothing from the next
             time.sleep(share * PERIOD_S)
@@ -76,6 +84,7 @@ def cut(small: str, share: float, pids: Sequence[int], scheduled: str) -> Slices
             given, periods = given + off_s - on_s, periods + 1
             late += off_s - on_s > share * PERIOD_S + _LATE_S or over_s - on_s > PERIOD_S + _LATE_S
     finally:
+        _schedule(pids, os.SCHED_OTHER, 0)
         _signal(pids, signal.SIGCONT)
     seconds = max(time.monotonic() - began, 1e-9)
     return Slices(small, share, given / seconds, periods, late / max(periods, 1), scheduled)

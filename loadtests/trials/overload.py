@@ -1,7 +1,8 @@
 """``python -m loadtests overload``: what is sold while many times the capacity is asked for, and how soon it is over.
 
-The server's worker and its stores share one core, the load has the other. One core cannot send many times what another
-sells, so the shop is made small: see ``loadtests/trials/slices.py``. The projector is held still, as in ``flashproof
+The server's worker has one core, the load the other. One core cannot send many times what another sells, so the shop is
+made small: see ``loadtests/trials/slices.py``. As a rule it is the store that is weak, and has its slices on the load's
+core; with ``--small core`` the worker and its stores share the first core and all of it is slowed. The projector is held still, as in ``flashproof
 ceiling``: the path to *accepted* is judged, fsync included. First the peak: as many orders as can be had with few
 connections. Then, in turn: half of the peak; a flood of so many times the peak; half of the peak again, while the
 refused come back after their Retry-After, with jitter, twice at most (or at once, nine times at most: ``--manners
@@ -196,7 +197,11 @@ def main(argv: Sequence[str]) -> int:
     ):
         store = shop.pid("valkey")
         assert store is not None, "it was ready a moment ago"
-        with sliced(options.small, options.share, cores[0], [store]) as slices:
+        # A weak store has its slices beside the load, as on a machine of its own: the worker takes nothing from it.
+        where = cores[1] if options.small == "store" else cores[0]
+        for one in _family(store):
+            _pin(one, where)
+        with sliced(options.small, options.share, where, [store]) as slices:
             peak, phases, beside = _measure(shop, options, say)
         say("stopping")
     os.sched_setaffinity(0, set(cores))

@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 
 from core.errors import Fault
-from loadtests.generator.punctual import ask_real_time
+from loadtests.generator.punctual import PRIORITY, ask_real_time
 
 PERIOD_S: Final = 0.01
 _LATE_S: Final = 0.001  # a slice that began or ended later than this was not the slice that was asked for
@@ -74,7 +74,7 @@ def cut(small: str, share: float, pids: Sequence[int], scheduled: str) -> Slices
     began = time.monotonic()
     given, periods, late = 0.0, 0, 0
     try:
-        _schedule(pids, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, 1)
+        _schedule(pids, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, PRIORITY)
         while not poll.poll(0):
             on_s = time.monotonic()  # each period from its own begin: one that was late takes nothing from the next
             time.sleep(share * PERIOD_S)
@@ -126,6 +126,8 @@ def main() -> int:
     small, share, core, *pids = sys.argv[1:]
     os.sched_setaffinity(0, {int(core)})
     scheduled = ask_real_time()
+    if scheduled == "fifo":  # above the store, or it could not be stopped in its slice
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY + 1))
     if small == "core" and scheduled != "fifo":
         sys.stderr.write("--small core needs real-time scheduling: root or CAP_SYS_NICE; --small store does not\n")
         return 1

@@ -2,10 +2,10 @@
 
 The server's worker has one core, the load the other. One core cannot send many times what another sells, so the shop is
 made small: see ``loadtests/trials/slices.py``. As a rule it is the store that is weak, and has its slices on the load's
-core; with ``--small core`` the worker and its stores share the first core and all of it is slowed. The projector is held
-still, as in ``flashproof ceiling``: the path to *accepted* is judged, fsync included. First the peak: as many orders as
-can be had with few connections. Then, in turn: half of the peak; a flood of so many times the peak; half of the peak
-again, while the refused come back after their Retry-After, with jitter, twice at most (or at once, nine times at most:
+core; with ``--small core`` worker and stores share the first core and all of it is slowed. The projector is held still,
+as in ``flashproof ceiling``: the path to *accepted* is judged, fsync included. First the peak: as many orders as can be
+had with few connections. Then, in turn: half of the peak; a flood of so many times the peak; half of the peak again,
+while the refused come back after their Retry-After, with jitter, twice at most (or at once, nine times at most:
 ``--manners ignore``). Beside it one client sends payment callbacks and asks for orders.
 
 How a flood is told: *asked* are the requests of a second, those of returning buyers among them, *sent* those that found

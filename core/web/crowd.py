@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_SPAN_S: Final = 0.05  # what is longer ago than this counts little
+_SPAN_S: Final = 0.2  # what is longer ago than this counts little
 
 
 def run_delay_ns() -> Callable[[], int] | None:

@@ -37,7 +37,7 @@ _IDLE_TURN: Final = 25  # told in a turn of a loop that has time: a tenth of the
 _ALONE_TURN: Final = (
     150  # nobody wants it: all that the rest of a turn holds, for the loop is late where it is too many
 )
-_CROWDED: Final = 0.1
+_CROWDED: Final = 0.2  # beside a store that sells all it can a worker waits for a third of the time and more
 
 
 def may_be_told(late_s: float, elapsed_s: float, orders: int, waited: float = 1.0) -> int:

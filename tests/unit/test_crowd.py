@@ -20,7 +20,7 @@ def test_waiting_is_told_as_a_share_of_the_time_and_forgotten_soon() -> None:
     assert crowd.share() == 1.0, "nothing is known yet: be careful"
 
     def pass_time(share: float) -> float:
-        for _ in range(100):
+        for _ in range(500):
             now[0] += 0.002
             waited[0] += int(2e6 * share)
             told = crowd.share()

@@ -172,7 +172,9 @@ def test_who_ignores_retry_after_is_part_of_the_rate_and_not_beyond_it() -> None
     """Stops: a flood of ten times that is one of thirty, or a client that ignores in name only."""
     done = flooded(IGNORE)
     told = done.phases[0]
-    assert 380 <= told.sent <= 420
+    assert 380 <= told.sent <= 480, (
+        "some return at once and go before new ones; beside the rate it would be 800 and more"
+    )
     assert done.next < told.sent / 2, "most were asked before"
 
 

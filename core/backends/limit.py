@@ -7,7 +7,7 @@ The method is Gradient2 of Netflix's concurrency-limits (Apache-2.0): after each
 and only while the limit is used: what nobody asks for proves nothing. sqrt(limit) is the queue that is always allowed,
 so the limit finds its way up; at rest latency is a little over the target.
 
-Four things differ, each for a failure that the original has here:
+Six things differ, each for a failure that the original has here:
 
 - The target is a figure (``TARGET_S``), not the long-term average of the latency: in a long flood the average follows
   the queue it should judge, and the limit grows without end.
@@ -16,6 +16,12 @@ Four things differ, each for a failure that the original has here:
   a call alone took on average lately. A busy loop sees a reply late and takes the call for longer than it was, so this
   has an end too (``TARGET_MOST_S``).
 - The lateness of the event loop is part of the latency: for so long a request lay in the kernel before anyone saw it.
+- A step is for so much time, not for a call (``_STEP_S``): with a store that takes half a second for a call, a fifth of
+  the way at each would let buyers wait for ten seconds before the limit has found its place. How long a call takes is
+  the average, so that one stall is not taken for a slow store.
+- With a store that was seen to be slow by itself the limit is never more than four times what is under way, as in RFC
+  7661 a window that is not used is not kept: a flood would fill it with buyers who wait for seconds before the first
+  call that is judged has come back.
 - It grows while half of it is used, as there, but shrinks already while a fourth is: with the high limit of a quiet day
   a slow machine would let buyers wait for half of it. Below a fourth a hiccup of a machine at rest changes nothing.
 
@@ -35,6 +41,8 @@ _USED_TO_GROW: Final = 0.5
 _USED_TO_SHRINK: Final = 0.25
 _GRADIENT_LEAST: Final = 0.5
 _SMOOTHING: Final = 0.2
+_SPARE: Final = 4
+_STEP_S: Final = 0.02  # calls that take longer are worth several steps
 
 
 class Limit:
@@ -59,11 +67,15 @@ class Limit:
         usual_s = call_s if self._call_s is None else self._call_s
         self._call_s = usual_s = usual_s + (call_s - usual_s) * _CALL_SMOOTHING
         latency_s = waited_s + self.late_s
+        if usual_s > TARGET_S:
+            self._exact = min(self._exact, max(float(under_way), self.floor / 2) * _SPARE)
+            self.most = int(self._exact)
         target_s = max(TARGET_S, min(_CALLS * usual_s, TARGET_MOST_S))
         if under_way < self._exact * (_USED_TO_GROW if latency_s <= target_s else _USED_TO_SHRINK):
             return
         gradient = max(_GRADIENT_LEAST, min(1.0, target_s / max(latency_s, 1e-9)))
         wanted = self._exact * gradient + sqrt(self._exact)
-        moved = self._exact + (wanted - self._exact) * _SMOOTHING
+        part = 1 - (1 - _SMOOTHING) ** max(1.0, usual_s / _STEP_S)
+        moved = self._exact + (wanted - self._exact) * part
         self._exact = min(max(moved, self.floor), self.ceiling)
         self.most = int(self._exact)

@@ -25,7 +25,9 @@ from benchmarks.ceiling.asks import HOST, Spec, asks
 from benchmarks.ceiling.driver import cpu_ns
 
 BUCKET_S: Final = 0.5
-TRIES: Final = 3
+HONOUR, IGNORE = "honour", "ignore"  # the Retry-After
+TRIES: Final = {HONOUR: 3, IGNORE: 10}
+_IGNORING_S: Final = 0.1
 _JITTER_S: Final = 0.5  # beyond the Retry-After
 _TOLD_S: Final = 2.0
 _READ_BYTES: Final = 16_384
@@ -33,11 +35,15 @@ _STALL_S: Final = 10.0
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """So many new buyers a second for so long; rate 0: as many as there are connections free."""
+    """So many new buyers a second for so long; rate 0: as many as there are connections free.
+
+    ``whole``: the rate is that of all requests; buyers who return are part of it, and new ones fill what they leave.
+    """
 
     name: str
     rate: float
     seconds: float
+    whole: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -49,6 +55,7 @@ class Plan(msgspec.Struct, frozen=True):
     secret: str  # base64, of the deployment
     phases: list[Phase]
     watch: list[int]  # processes of the shop whose processor time is told
+    manners: str = HONOUR
 
 
 class Bucket(msgspec.Struct):
@@ -65,10 +72,11 @@ class Told(msgspec.Struct):
     name: str
     began_s: float = 0.0  # on the monotonic clock
     seconds: float = 0.0
-    asked: int = 0  # new buyers
+    asked: int = 0  # new buyers; in a phase of a whole rate those who returned too
     sent: int = 0  # requests, those of returning buyers among them
     unsent: int = 0  # new buyers who found no connection free
     gave_up: int = 0  # buyers refused for the last time
+    waiting: int = 0  # for their answer at the end of it
     accepted: int = 0
     refused: int = 0
     others: dict[str, int] = {}
@@ -128,7 +136,7 @@ class Flood:
 
     def __init__(self, plan: Plan) -> None:
         self._ask = asks(Spec(plan.port, "order", 0, 0, 0.0, 0, 0, 201, plan.secret, "", {}), 0)
-        self._next = plan.first
+        self._next, self._tries = plan.first, TRIES[plan.manners]
         self._plan = plan
         self._random = random.Random(plan.first)
         self._poll = select.epoll()
@@ -175,7 +183,7 @@ class Flood:
                 self._hear(ready, measured)
             elif self._asked and now - heard > _STALL_S:
                 raise TimeoutError(f"no answer for {_STALL_S:g} s")
-        seconds = time.monotonic() - began
+        seconds, measured.told.waiting = time.monotonic() - began, len(self._asked)
         return measured.end(seconds, time.process_time() - own_s, (cpu_ns(self._plan.watch) - shop_ns) / 1e9)
 
     def _send_due(self, phase: Phase, told: Told, now: float, began: float) -> None:
@@ -183,10 +191,11 @@ class Flood:
         while free and returning and returning[0][0] <= now:
             _, number, tries = heapq.heappop(returning)
             self._send(free.popleft(), number, tries, told)
-        due = int((now - began) * phase.rate) - told.asked if phase.rate else len(free)
+            told.asked += phase.whole
+        due = max(0, int((now - began) * phase.rate) - told.asked) if phase.rate else len(free)
         sent = min(due, len(free))
         for _ in range(sent):
-            self._send(free.popleft(), self._next, TRIES, told)
+            self._send(free.popleft(), self._next, self._tries, told)
             self._next += 1
         told.asked += due
         told.unsent += due - sent
@@ -217,14 +226,18 @@ class Flood:
             elif status == b"503" and b"X-Outcome: not-executed" in data:
                 measured.refuse(now - sent_at)
                 if tries > 1:
-                    again = data.index(b"Retry-After: ") + 13
-                    after_s = int(data[again : again + 1]) + self._random.uniform(0, _JITTER_S)
-                    heapq.heappush(self._returning, (now + after_s, number, tries - 1))
+                    heapq.heappush(self._returning, (now + self._stays_away_s(data), number, tries - 1))
                 else:
                     measured.told.gave_up += 1
             else:
                 word = status.decode("latin-1")
                 measured.told.others[word] = measured.told.others.get(word, 0) + 1
+
+    def _stays_away_s(self, answer: bytes) -> float:
+        if self._plan.manners == IGNORE:
+            return self._random.uniform(0, _IGNORING_S)
+        again = answer.index(b"Retry-After: ") + 13
+        return int(answer[again : answer.index(b"\r", again)]) + self._random.uniform(0, _JITTER_S)
 
 
 def main() -> None:

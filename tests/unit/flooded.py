@@ -44,17 +44,20 @@ class Flooded:
         self,
         *,
         limit: Limit | None = None,
-        told: Callable[[float, float, int], int] = may_be_told,
+        told: Callable[[float, float, int, float], int] = may_be_told,
         connections: int = 1_500,
         slow: float = 1.0,
         call_s: float = CALL_S,
+        call_order_s: float = CALL_ORDER_S,
+        waited: float = 1.0,
     ) -> None:
-        """``slow``: all of the worker's work takes so many times as long; ``told``: as ``may_be_told``."""
+        """``slow``: all of the worker's work takes so many times as long; ``told``, ``waited``: as ``may_be_told``."""
         self.limit = limit or Limit(ORDERS_LEAST, WAITING_MOST)
         self.now_s, self.answers = 0.0, list[Answer]()
         self.limits: list[int] = []
         self.sent = 0
-        self._told, self._slow, self._call_s = told, slow, call_s
+        self._told, self._slow, self._waited = told, slow, waited
+        self._call_s, self._call_order_s = call_s, call_order_s
         self._free = connections
         self._random = random.Random(7)
         self._unread: deque[tuple[float, int]] = deque()
@@ -124,7 +127,7 @@ class Flooded:
     def _tell(self) -> None:
         if not self._refused or self.now_s < self._due_s:
             return
-        most = self._told(self.now_s - self._due_s, self.now_s - self._turned_s, self._orders)
+        most = self._told(self.now_s - self._due_s, self.now_s - self._turned_s, self._orders, self._waited)
         self._turned_s, self._orders = self.now_s, 0
         began_s = self.now_s
         while self._refused and (most > 0 or began_s - self._refused[0][0] > REQUEST_DEADLINE_S):
@@ -149,7 +152,7 @@ class Flooded:
             self._called_s = begins_s = self.now_s
             if self._stall[0] <= begins_s < self._stall[1]:
                 begins_s = self._stall[1]
-            self._done_s = begins_s + self._call_s + len(self._call) * CALL_ORDER_S
+            self._done_s = begins_s + self._call_s + len(self._call) * self._call_order_s
         for _, sent_s in answered:
             self._work(ANSWER_S)
             self._answered(sent_s, accepted=True)

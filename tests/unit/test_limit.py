@@ -41,9 +41,25 @@ def test_on_a_machine_a_third_as_fast_the_limit_and_the_pace_find_their_place() 
     assert percentile(open_wide.run(5 * CAPACITY / 3, FLOOD_S), 0.99, accepted=True) > 0.2
 
 
+@pytest.mark.parametrize("times", [5, 10])
+def test_where_the_store_is_what_sells_no_more_all_who_are_refused_hear_it_at_once(times: int) -> None:
+    """Stops: a slow store's queue filled with a flood before its first call is judged, and a pace that nobody needs."""
+    slow = {"call_s": 0.03, "call_order_s": 6e-4, "waited": 0.0}  # a loop with time, a core that nobody else wants
+    free = Flooded(connections=256, limit=Limit(WAITING_MOST, WAITING_MOST), **slow)
+    free.run(CAPACITY, FLOOD_S)
+    peak = goodput(free.run(CAPACITY, FLOOD_S), FLOOD_S)
+    worker = Flooded(connections=2_000, **slow)
+    worker.run(peak / 2, 2.0)
+    answers = worker.run(times * peak, 2 * FLOOD_S)
+    assert len(answers) >= times * peak * 2 * FLOOD_S, "all who asked were answered"
+    assert goodput(answers, 2 * FLOOD_S) >= 0.9 * peak
+    assert percentile(answers, 0.99, accepted=False) < 0.05
+    assert percentile(answers, 0.99, accepted=True) < 0.4
+
+
 def test_telling_all_who_are_refused_at_once_would_stop_the_selling() -> None:
     """Stops: the pace of refusing taken for a nicety; and this simulation, if it cannot show a collapse."""
-    worker = Flooded(connections=10_000, told=lambda late_s, elapsed_s, orders: 10**9)
+    worker = Flooded(connections=10_000, told=lambda *_: 10**9)
     assert goodput(worker.run(10 * CAPACITY, FLOOD_S), FLOOD_S) < 0.3 * CAPACITY
 
 
@@ -128,6 +144,26 @@ def test_what_is_hardly_used_proves_nothing() -> None:
     assert len(set(of([(0.001, ORDERS_LEAST // 3)] * 50, begin=small))) == 1
 
 
+def test_a_slow_store_is_judged_by_time_and_not_by_calls() -> None:
+    """Stops: a limit that needs forty calls to find its place, of a store that takes half a second for one."""
+    limit = Limit(ORDERS_LEAST, WAITING_MOST)
+    for _ in range(6):
+        limit.answered(1.0, 0.5, 4_000)
+    assert limit.most < 1.5 * ORDERS_LEAST
+
+
+def test_what_a_slow_store_does_not_use_is_not_kept_and_one_stall_makes_no_slow_store() -> None:
+    """Stops: thousands of buyers let in to wait for a store that was seen to be slow; a hiccup taken for that."""
+    slow, stalled = Limit(ORDERS_LEAST, WAITING_MOST), Limit(ORDERS_LEAST, WAITING_MOST)
+    slow.answered(0.06, 0.06, 100)
+    assert slow.most == 400
+    slow.answered(0.06, 0.06, 1)
+    assert slow.most == 2 * ORDERS_LEAST
+    for call_s in (0.005, 0.2, 0.005, 0.005):
+        stalled.answered(call_s, call_s, 100)
+    assert stalled.most == WAITING_MOST
+
+
 def test_a_late_loop_counts_as_waiting() -> None:
     """Stops: a worker that is blind to what waits for it in the kernel."""
     assert of([(TARGET_S / 2, 4_000)] * 20)[-1] == WAITING_MOST
@@ -151,3 +187,10 @@ def test_a_loop_that_has_time_tells_the_refused_at_once_and_a_busy_one_a_few_for
     assert idle >= 25
     assert 100 <= busy <= 130
     assert may_be_told(0.02, 0.02, 0) >= 20
+
+
+def test_where_nobody_else_wants_the_core_more_are_told_but_not_by_a_loop_that_is_late() -> None:
+    """Stops: a refusal held back for the sake of a store that has a machine of its own."""
+    assert may_be_told(0.0005, 0.002, 0, waited=0.01) >= 100
+    assert may_be_told(0.0005, 0.002, 0, waited=0.3) == may_be_told(0.0005, 0.002, 0)
+    assert may_be_told(0.02, 0.02, 400, waited=0.01) == may_be_told(0.02, 0.02, 400)

@@ -220,7 +220,7 @@ RULES: Final[tuple[tuple[Verdict, str, Callable[[_Case], Iterable[str]]], ...]] 
     (
         "void",
         f"the generator used more than {fitness.CPU_MOST:.0%} of a core, stood still, or was late to send or to read, "
-        f"or its clocks off, by > {fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of its p99",
+        f"or its clocks off, over {fitness.WAKE_LAG_FLOOR_US // 1000} ms and {fitness.WAKE_LAG_SHARE:.0%} of its p99",
         _generator_late,
     ),
     ("void", "an arrival was shed, unsent, or is not in the history", _generator_short),

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from core.errors import Fault
+from core.local.lifeline import Lifeline
 from loadtests.generator.telling import PREFIX
 from loadtests.shop.deployment import free_ports
 from loadtests.shop.parts import log_tail
@@ -150,11 +151,13 @@ def follow(
             stderr=log,
             start_new_session=True,
         )
-        started(process.pid)
+        lifeline = Lifeline(-process.pid, signal.SIGKILL)  # a load without a judge would go on against the shop
         try:
+            started(process.pid)
             _follow(process, most_s, heard)
         finally:
             _end(process)
+            lifeline.dismiss()
     return process.returncode
 
 

@@ -12,6 +12,7 @@ from loadtests.report.page import duration
 
 LINES_MOST: Final = 22  # of 24: the prompt and the command before it want theirs
 REASONS_MOST: Final = 3
+LESS: Final = 0.6  # of the rate, to be tried where the generator was too slow: half, and something for hope
 _COLOUR: Final[dict[Verdict, str]] = {"pass": "green", "slow": "yellow", "wrong": "red", "void": "magenta"}
 _SAYS: Final[dict[Verdict, str]] = {
     "pass": "every invariant holds, every budget is kept",
@@ -31,13 +32,23 @@ def last_words(summary: Summary, where: str, width: int = 80) -> Group:
     """
     lines = [_headline(summary), Text()]
     lines += [Text(_cut(f"  {reason}", width - 1)) for reason in summary.reasons[:REASONS_MOST]]
-    if len(summary.reasons) > REASONS_MOST:
-        lines.append(Text(f"  … and {len(summary.reasons) - REASONS_MOST} more reasons in the report"))
+    more = len(summary.reasons) - REASONS_MOST
+    if summary.verdict == "void" and not summary.generator.valid:
+        rates = summary.rates.offered_per_s, float(f"{summary.rates.offered_per_s * LESS:.2g}")
+        lines.append(
+            Text(f"  try --rate {rates[1]:g}: {rates[0]:,.0f}/s may be too much for this machine{_also(more)}")
+        )
+    elif more > 0:
+        lines.append(Text(f"  … and {more} more reasons in the report"))
     if summary.reasons:
         lines.append(Text())
     lines += [_row(name, value, width) for name, value in _figures(summary)]
     lines += [Text(), _row("report", where, max(width, len(where) + 20))]
     return Group(*lines)
+
+
+def _also(more: int) -> str:
+    return f" ({more} more reasons)" if more > 0 else ""
 
 
 def show(summary: Summary, where: str, console: Console | None = None) -> None:

@@ -246,6 +246,13 @@ def test_the_last_words_are_plain_without_a_terminal_and_coloured_with_one() -> 
     assert "\x1b" not in _printed(run_files()) and "\x1b[" in _printed(run_files(), colour=True)
 
 
+def test_who_asked_for_more_than_the_machine_makes_is_told_a_rate_to_try() -> None:
+    """Stops: a void run that leaves its reader with no next step."""
+    said = _printed(run_files(generator={"cpu_max": 1.0}))
+    assert "try --rate " in said and "NOT FIT" in said
+    assert "try --rate" not in _printed(run_files()) and "try --rate" not in _printed(_wrong_files())
+
+
 def test_many_long_reasons_still_fit_one_screen() -> None:
     incidents = [Incident(at_us=n, what="[bold]it died[/bold]\n" * 50, planned=False) for n in range(40)]
     lines = _printed(run_files(run={"incidents": incidents})).splitlines()

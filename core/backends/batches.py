@@ -7,8 +7,8 @@ Where calls follow each other with little in each, they keep a distance (``SPACI
 together some 400 µs of processor whatever it holds.
 
 Two calls may be under way (``at_once``), so that the store finds the next one before it when it has answered the last,
-and does not wait for a loop that is busy with others: a turn of it takes a third of a call. The second goes when nearly
-as much waits as the first holds; with less, calls would only become smaller.
+and does not wait for a loop that is busy with others: a turn of it takes a third of a call. The second goes when a full
+batch waits, nearly as large as the first; with less, calls would only become smaller.
 
 Always true: an item is in at most one call; every caller gets an answer or a named error; no more than ``waiting_most``
 items wait, and with a limit no more than it allows wait or are in the call; what waited longer than the deadline when
@@ -29,7 +29,10 @@ from core.settings import BATCH_MOST, REQUEST_DEADLINE_S, WAITING_MOST
 
 FEW: Final = 16  # items that are not worth a call of their own straight after another
 SPACING_S: Final = 0.002
-_ENOUGH: Final = 0.75  # of what is under way, for a second call beside it
+SECOND: Final = (
+    64  # items that are worth a call beside another; with less, batches only shrink (32 to 23 behind 64 buyers)
+)
+_ENOUGH: Final = 0.75  # … and of what is under way
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -143,7 +146,7 @@ class Batches(Generic[Item, Answer]):
     def _is_due(self) -> bool:
         """Say whether what waits should go out, if there is somebody to carry it."""
         waiting = len(self._items)
-        return waiting >= max(FEW, self._in_call * _ENOUGH) if self._in_call else waiting > 0
+        return waiting >= max(SECOND, self._in_call * _ENOUGH) if self._in_call else waiting > 0
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         if task in self._runs:  # it was cancelled before it began

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.backends.batches import FEW, Batches
+from core.backends.batches import FEW, SECOND, Batches
 from core.backends.limit import Limit
 from core.errors import Overloaded, StoreUnavailable, StoreUnknown
 from core.settings import REQUEST_DEADLINE_S
@@ -108,7 +108,7 @@ def test_every_item_is_in_exactly_one_call_in_the_order_it_came(pauses: list[int
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 3 * FEW), st.integers(0, 3)), min_size=1, max_size=12), st.booleans())
+@given(st.lists(st.tuples(st.integers(1, 2 * SECOND), st.integers(0, 3)), min_size=1, max_size=12), st.booleans())
 def test_two_calls_at_once_carry_every_item_once_in_its_order(turns: list[tuple[int, int]], breaks: bool) -> None:
     """Stops: an item in two calls or in none, a third call, a second one for next to nothing, a caller forgotten."""
 
@@ -117,7 +117,7 @@ def test_two_calls_at_once_carry_every_item_once_in_its_order(turns: list[tuple[
         under_way = list[int]()
 
         async def send(items: list[int]) -> Sequence[int]:
-            assert not under_way or len(items) >= max(FEW, under_way[0] * 3 / 4)
+            assert not under_way or len(items) >= max(SECOND, under_way[0] * 3 / 4)
             under_way.append(len(items))
             assert len(under_way) <= 2
             try:
@@ -150,16 +150,16 @@ def test_a_second_call_goes_while_the_first_is_not_answered() -> None:
         store = Store()
         store.open.clear()
         lane = Batches(store.send, at_once=2)
-        callers = [lane.put(n) for n in range(FEW)]
+        callers = [lane.put(n) for n in range(SECOND)]
         await asyncio.sleep(0)
-        callers += [lane.put(n) for n in range(FEW, 2 * FEW - 1)]
+        callers += [lane.put(n) for n in range(SECOND, 2 * SECOND - 1)]
         await asyncio.sleep(0.005)
         assert len(store.calls) == 1  # too little for a second
-        callers.append(lane.put(2 * FEW - 1))
+        callers.append(lane.put(2 * SECOND - 1))
         await asyncio.sleep(0)
-        assert [len(call) for call in store.calls] == [FEW, FEW]
+        assert [len(call) for call in store.calls] == [SECOND, SECOND]
         store.open.set()
-        assert await asyncio.gather(*callers) == [2 * n for n in range(2 * FEW)]
+        assert await asyncio.gather(*callers) == [2 * n for n in range(2 * SECOND)]
 
     run(test)
 

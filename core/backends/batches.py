@@ -7,8 +7,8 @@ Where calls follow each other with little in each, they keep a distance (``SPACI
 together some 400 µs of processor whatever it holds.
 
 Two calls may be under way (``at_once``), so that the store finds the next one before it when it has answered the last,
-and does not wait for a loop that is busy with others: a turn of it takes a third of a call. The second goes when a full
-batch waits, nearly as large as the first; with less, calls would only become smaller.
+and does not wait for a loop that is busy with others: a turn of it takes a third of a call. The second goes when
+``SECOND`` items wait, and nearly as many as the first holds; with less, calls would only become smaller.
 
 Always true: an item is in at most one call; every caller gets an answer or a named error; no more than ``waiting_most``
 items wait, and with a limit no more than it allows wait or are in the call; what waited longer than the deadline when
@@ -26,6 +26,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from core.backends.limit import Limit
 from core.errors import Overloaded, StoreUnknown
 from core.settings import BATCH_MOST, REQUEST_DEADLINE_S, WAITING_MOST
+from core.telemetry import log
 
 FEW: Final = 16  # items that are not worth a call of their own straight after another
 SPACING_S: Final = 0.002
@@ -79,6 +80,7 @@ class Batches(Generic[Item, Answer]):
         self._in_call = 0  # items in calls under way
         self._spacing_s, self._at_once = spacing_s, at_once
         self._began_s = now_s() - spacing_s  # the last call
+        self._answered_s = float("-inf")  # likewise
         self._room = 0  # how many more may be put; counted down by each, counted anew when a batch goes or comes
         self._count_room()
         self.called = 0  # items so far that went out with a call
@@ -187,8 +189,10 @@ class Batches(Generic[Item, Answer]):
             raise
         else:
             if self._limit is not None:
-                call_s = self._now_s() - began_s
-                self._limit.answered(waited_s + call_s, call_s, self._in_call + len(self._items))
+                now_s = self._now_s()
+                alone_s = now_s - max(began_s, self._answered_s)  # behind another call it has waited for that one too
+                self._limit.answered(waited_s + now_s - began_s, alone_s, self._in_call + len(self._items))
+                self._answered_s = now_s
             self._is_over(size)
             # Where others wait already, their call goes out first: the store works on it while these answers are
             # written, instead of one waiting for the other in turn.
@@ -231,6 +235,8 @@ def _hand_out(sinks: list[Sink], answers: Sequence[Any]) -> None:
             sink.set_result(answer)
         except asyncio.InvalidStateError:
             continue
+        except Exception as error:  # noqa: BLE001  # its neighbours must not wait for ever
+            log("error", "answer_failed", error=error)
 
 
 def _fail(sinks: list[Sink], error: Exception) -> None:

@@ -183,7 +183,7 @@ class ShardConnection:
             self._drop(self._wire)
 
     def _drop(self, wire: Wire) -> None:
-        """Close a connection, which may not be the present one any more; whoever else waits on it hears nothing."""
+        """Close a connection, which may not be the present one any more; to whoever else waits on it all is unknown."""
         wire.close()
         if self._wire is wire:
             self._wire = None

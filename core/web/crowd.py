@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 _SPAN_S: Final = 0.2  # what is longer ago than this counts little
+_PAUSE_S: Final = 2.0  # nobody asked for so long
 
 
 def run_delay_ns() -> Callable[[], int] | None:
@@ -47,6 +48,9 @@ class Crowd:
             return self._share
         elapsed_s = now_s - self._looked_s
         if self._delay_ns is None or elapsed_s <= 0:
+            return self._share
+        if elapsed_s > _PAUSE_S:  # what was long ago says nothing of now: begin again, as if others wanted it
+            self._share, self._looked_s, self._before_ns = 1.0, now_s, self._delay_ns()
             return self._share
         delay_ns = self._delay_ns()
         seen = min(1.0, (delay_ns - self._before_ns) / 1e9 / elapsed_s)

@@ -27,7 +27,7 @@ from core.sale.orders.place import Placing
 from core.sale.orders.track import Question, Tracking
 from core.sale.payments.port import Gateway
 from core.settings import BODY_MOST
-from core.telemetry import PAYMENTS, REFUSALS
+from core.telemetry import PAYMENTS, REFUSALS, log
 from core.web.orders import Order, Orders
 from core.web.plain import Answers, PlainReader, Varying
 from core.web.read import read_token, read_wait
@@ -63,6 +63,9 @@ class Looked(Connection, Protocol):
 
     def looked_at(self, data: bytes, verdict: Verdict) -> None:
         """Hear whose the bytes are."""
+
+    def fail(self) -> None:
+        """End at once: something of ours went wrong."""
 
 
 class _Callback(Ticket, eq=False):
@@ -154,7 +157,11 @@ class Lane:
                 continue
             connection.ticket = None
             self.under_way -= 1
-            connection.looked_at(data, self.take(connection, data))
+            try:
+                connection.looked_at(data, self.take(connection, data))
+            except Exception as error:  # noqa: BLE001  # a fault of ours ends this connection, not its neighbours'
+                log("error", "connection_failed", error=error)
+                connection.fail()
         if ordered:
             self._ordered = []
             orders.read(ordered)

@@ -73,7 +73,7 @@ class Orders:
 
     def __init__(self, placing: Placing, answers: Answers) -> None:
         self._placing, self._answers = placing, answers
-        self._refusing: Refusing[Order] = Refusing(Order.tell, placing.called)
+        self._refusing: Refusing[Order] = Refusing(Order.tell, placing.called, gone=Order.done)
         self.said: dict[int, _Said] = {}  # by the answer's identity: the orders of a batch share the very object
 
     def read(self, came: Sequence[Order]) -> None:

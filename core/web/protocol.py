@@ -128,6 +128,11 @@ class Protocol(RequestHandler):
         if self._held:  # it came behind these bytes, before they were looked at; it may be the rest of their request
             self._received(self._let_go())
 
+    def fail(self) -> None:
+        """End at once: something of ours went wrong, and where the next request begins is not certain any more."""
+        if self._wire is not None:
+            self._wire.abort()
+
     def _hold(self, data: bytes) -> None:
         """Keep what came too early; one read at most, for nothing more is read."""
         self._held += data

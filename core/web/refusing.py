@@ -59,10 +59,14 @@ class Refusing(Generic[Told]):
     """Those who were refused and are not told yet."""
 
     def __init__(
-        self, tell: Callable[[Told], None], orders: Callable[[], int], now_s: Callable[[], float] = time.monotonic
+        self,
+        tell: Callable[[Told], None],
+        orders: Callable[[], int],
+        now_s: Callable[[], float] = time.monotonic,
+        gone: Callable[[Told], bool] = lambda told: False,
     ) -> None:
-        """``tell`` sends the answer and must not raise; ``orders`` says how many orders were sent so far."""
-        self._tell, self._orders, self._now_s = tell, orders, now_s
+        """``tell`` sends the answer; ``orders`` counts the orders sent so far; who is ``gone`` is passed over."""
+        self._tell, self._orders, self._now_s, self._gone = tell, orders, now_s, gone
         self._crowd = Crowd()
         self._orders_before = 0
         self._waiting: deque[tuple[float, Told]] = deque()
@@ -86,8 +90,12 @@ class Refusing(Generic[Told]):
         elapsed_s = now_s - self._turned_s
         most = may_be_told(now_s - self._due_s, elapsed_s, orders - self._orders_before, self._crowd.share())
         self._turned_s, self._orders_before = now_s, orders
-        while waiting and (most > 0 or now_s - waiting[0][0] > REQUEST_DEADLINE_S):
-            most -= 1
-            self._tell(waiting.popleft()[1])
-        if waiting:
-            self._set_timer(now_s)
+        try:
+            while waiting and (most > 0 or now_s - waiting[0][0] > REQUEST_DEADLINE_S):
+                refused = waiting.popleft()[1]
+                if not self._gone(refused):
+                    most -= 1
+                    self._tell(refused)
+        finally:  # whatever one of them did, the others are told
+            if waiting:
+                self._set_timer(now_s)

@@ -22,7 +22,7 @@ DIGITS: Final = 3
 NAMES_MOST: Final = 200  # histograms of one run; a shop that invents codes ends in one called ``OTHER``
 BUFFER_BYTES_MOST: Final = 262_144
 OTHER: Final = "other"
-HELD_MOST: Final = 200  # attempts settled together: half a millisecond of the generator's time
+HELD_MOST: Final = 64  # attempts settled together, in some tenths of a millisecond: replies wait meanwhile
 WINDOW_MOST: Final = 100_000  # latencies kept for the live line between two looks
 _EXACT_BITS: Final = 11  # 3 significant digits: 2,048 sub-buckets, as HdrHistogram has them
 

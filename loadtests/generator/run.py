@@ -44,6 +44,7 @@ from loadtests.generator.scenario import HOT_SKU, Scenario
 from loadtests.generator.telling import tell
 from loadtests.generator.web_face import Live, extend, quit_all
 from loadtests.targets import Target, load
+from loadtests.targets.core import Core
 
 ASK_CONNECTIONS_MOST: Final = 6_000  # more than the shop itself keeps waiting: it, not we, must say no
 WAIT_CONNECTIONS_MOST: Final = 3_500  # both together stay below the 10,000 files Locust asks the system for
@@ -244,7 +245,7 @@ def run(
     try:
         ask = Client(options.host, options.port, clock.now_us, ASK_CONNECTIONS_MOST, urgent=urgent)
         wait = Client(options.host, options.port, clock.now_us, WAIT_CONNECTIONS_MOST, urgent=urgent)
-        ask.warm(_warm(options.arrivals))
+        ask.warm(_warm(options) if part is Part else WARM_LEAST)
     except (OSError, RefusedError) as error:
         raise CannotPlay(f"no shop at {options.host}:{options.port}: {error}", EXIT_NO_SHOP) from error
     try:
@@ -295,7 +296,11 @@ def run(
     return 0 if generated.complete else EXIT_NOT_RUN
 
 
-def _warm(arrivals: Arrivals) -> int:
+def _warm(options: Options) -> int:
+    """Return how many connections to open: to a shop that is no core of ours few, for it may serve one at a time."""
+    if not isinstance(options.target, Core):
+        return WARM_LEAST
+    arrivals = options.arrivals
     per_us = arrivals.total / max(1_000_000, arrivals.due_us(arrivals.total - 1))
     return min(WARM_MOST, max(WARM_LEAST, round(per_us * WARM_S * 1e6)))
 

@@ -164,6 +164,69 @@ def test_a_second_call_goes_while_the_first_is_not_answered() -> None:
     run(test)
 
 
+def test_the_limit_hears_what_a_call_took_alone_and_not_behind_another() -> None:
+    """Stops: a target that doubles because two calls are under way, and buyers who wait twice as long for it."""
+
+    async def test() -> None:
+        now_s, told, gates = [0.0], list[tuple[float, float]](), [asyncio.Event(), asyncio.Event()]
+
+        class Telling(Limit):
+            def answered(self, waited_s: float, call_s: float, under_way: int) -> None:
+                told.append((waited_s, call_s))
+
+        calls = 0
+
+        async def send(items: list[int]) -> Sequence[int]:
+            nonlocal calls
+            calls += 1
+            await gates[calls - 1].wait()
+            return items
+
+        lane = Batches(send, at_once=2, limit=Telling(1, 1_000), now_s=lambda: now_s[0])
+        callers = [lane.put(n) for n in range(SECOND)]
+        await asyncio.sleep(0)
+        callers += [lane.put(n) for n in range(SECOND)]
+        await asyncio.sleep(0)
+        for gate, at_s in zip(gates, (0.01, 0.03), strict=True):
+            now_s[0] = at_s
+            gate.set()
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*callers)
+        assert [round(call_s, 6) for _, call_s in told] == [0.01, 0.02]
+        assert [round(waited_s, 6) for waited_s, _ in told] == [0.01, 0.03]
+
+    run(test)
+
+
+def test_an_answer_that_cannot_be_given_leaves_its_neighbours_theirs() -> None:
+    """Stops: the rest of a batch that waits for ever behind one fault."""
+
+    async def test() -> None:
+        store, heard = Store(), list[int]()
+
+        class Sink:
+            def __init__(self, breaks: bool) -> None:
+                self.breaks = breaks
+
+            def done(self) -> bool:
+                return False
+
+            def set_result(self, answer: int, /) -> None:
+                if self.breaks:
+                    raise RuntimeError("a fault of ours")
+                heard.append(answer)
+
+            def set_exception(self, error: Exception, /) -> None:
+                raise AssertionError(error)
+
+        lane = Batches(store.send)
+        lane.put_all([1, 2, 3], [Sink(True), Sink(False), Sink(False)])
+        await asyncio.sleep(0.01)
+        assert heard == [4, 6]
+
+    run(test)
+
+
 def test_beyond_the_limit_a_caller_is_turned_away_at_once_and_the_others_are_not_hurt() -> None:
     """Stops: a queue without an end, which turns a slow store into a dead server."""
 

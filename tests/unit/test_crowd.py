@@ -31,6 +31,17 @@ def test_waiting_is_told_as_a_share_of_the_time_and_forgotten_soon() -> None:
     assert pass_time(0.0) < 0.02
 
 
+def test_after_a_pause_it_begins_anew_and_is_careful() -> None:
+    """Stops: ten quiet minutes taken for *lately* in the first moment of a flood."""
+    now, waited = [0.0], [0]
+    crowd = Crowd(lambda: waited[0], lambda: now[0])
+    for _ in range(500):
+        now[0] += 0.002
+        crowd.share()
+    now[0] += 600.0
+    assert crowd.share() == 1.0
+
+
 def test_asked_twice_at_one_instant_it_says_the_same() -> None:
     """Stops: a division by the time that has not passed."""
     crowd = Crowd(lambda: 5, lambda: 1.0)

@@ -1,7 +1,7 @@
 """What a run says of itself: how it was started (``run.json``), how the generator fared, and
 ``summary.json``.
 
-``Summary`` is schema 1 of DESIGN.md, section 7. Its fields stay; more may come. Every number in it can be
+``Summary`` is schema 1: its fields stay; more may come. Every number in it can be
 computed again from the raw files beside it, and ``flashproof verify`` does.
 """
 

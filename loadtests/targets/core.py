@@ -1,4 +1,4 @@
-"""The core as a target: its HTTP, version 1, as DESIGN and ``/openapi.json`` have it."""
+"""The core as a target: its HTTP, version 1, as ``/openapi.json`` has it."""
 
 from __future__ import annotations
 

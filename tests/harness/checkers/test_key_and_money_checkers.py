@@ -1,4 +1,4 @@
-"""Known-wrong deliveries and payments, each a scar of a real shop (FIELD.md)."""
+"""Known-wrong deliveries and payments, each a scar of a real shop."""
 
 from __future__ import annotations
 

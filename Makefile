@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 prove: install  ## A whole flash sale with real stores, checked and judged: out/prove/latest (ARGS='--rate 500 --seconds 10')
 	@$(BIN)/flashproof prove $(ARGS)
 
-test: install  ## All tests, on real stores (under ten minutes)
+test: install  ## All tests, on real stores (ten minutes, on a slow machine fourteen)
 	@$(BIN)/python -m pytest $(ARGS)
 
 proofs: install  ## The commands of measurement, each played small from start to end (some minutes)

@@ -148,7 +148,11 @@ class Batches(Generic[Item, Answer]):
     def _is_due(self) -> bool:
         """Say whether what waits should go out, if there is somebody to carry it."""
         waiting = len(self._items)
-        return waiting >= max(SECOND, self._in_call * _ENOUGH) if self._in_call else waiting > 0
+        if not self._in_call:
+            return waiting > 0
+        if self._limit is not None and self._limit.is_slow:
+            return False  # a second call only moves the queue to where nobody is refused
+        return waiting >= max(SECOND, self._in_call * _ENOUGH)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         if task in self._runs:  # it was cancelled before it began

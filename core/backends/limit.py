@@ -58,6 +58,11 @@ class Limit:
         self._exact = float(ceiling)
         self._call_s: float | None = None
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a call alone took longer on average lately than an order may take in all."""
+        return self._call_s is not None and self._call_s > TARGET_S
+
     def loop_was_late(self, late_s: float) -> None:
         """Take how much later than asked a timer came; a great lateness is forgotten by halves."""
         self.late_s = max(late_s, self.late_s / 2, 0.0)
@@ -67,7 +72,7 @@ class Limit:
         usual_s = call_s if self._call_s is None else self._call_s
         self._call_s = usual_s = usual_s + (call_s - usual_s) * _CALL_SMOOTHING
         latency_s = waited_s + self.late_s
-        if usual_s > TARGET_S:
+        if self.is_slow:
             self._exact = min(self._exact, max(float(under_way), self.floor / 2) * _SPARE)
             self.most = int(self._exact)
         target_s = max(TARGET_S, min(_CALLS * usual_s, TARGET_MOST_S))

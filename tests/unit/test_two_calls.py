@@ -103,3 +103,25 @@ def test_the_limit_hears_what_a_call_took_alone_and_not_behind_another() -> None
         assert [round(waited_s, 6) for waited_s, _ in told] == [0.01, 0.03]
 
     run(test)
+
+
+def test_a_store_that_is_slow_by_itself_is_given_one_call_at_a_time() -> None:
+    """Stops: a queue moved from where it is judged and refused into a store that cannot keep up."""
+
+    async def test() -> None:
+        store = Store()
+        store.open.clear()
+        limit = Limit(1_000, 2_000)
+        limit.answered(0.2, 0.2, 10)
+        assert limit.is_slow
+        lane = Batches(store.send, at_once=2, limit=limit)
+        callers = [lane.put(n) for n in range(SECOND)]
+        await asyncio.sleep(0)
+        callers += [lane.put(n) for n in range(2 * SECOND)]
+        await asyncio.sleep(0.005)
+        assert len(store.calls) == 1
+        store.open.set()
+        await asyncio.gather(*callers)
+        assert [len(call) for call in store.calls] == [SECOND, 2 * SECOND]
+
+    run(test)

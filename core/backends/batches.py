@@ -30,10 +30,9 @@ from core.telemetry import log
 
 FEW: Final = 16  # items that are not worth a call of their own straight after another
 SPACING_S: Final = 0.002
-SECOND: Final = (
-    64  # items that are worth a call beside another; with less, batches only shrink (32 to 23 behind 64 buyers)
-)
-_ENOUGH: Final = 0.75  # … and of what is under way
+# Items that are worth a call beside another; with less, batches only shrink (32 to 23 behind 64 buyers).
+SECOND: Final = 64
+_ENOUGH: Final = 0.75  # … and so much of what is under way
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -80,7 +79,7 @@ class Batches(Generic[Item, Answer]):
         self._in_call = 0  # items in calls under way
         self._spacing_s, self._at_once = spacing_s, at_once
         self._began_s = now_s() - spacing_s  # the last call
-        self._answered_s = float("-inf")  # likewise
+        self._answered_s = float("-inf")  # when a call was answered last
         self._room = 0  # how many more may be put; counted down by each, counted anew when a batch goes or comes
         self._count_room()
         self.called = 0  # items so far that went out with a call

@@ -34,9 +34,8 @@ Told = TypeVar("Told")
 _TURN_S: Final = 0.002
 _LATE_S: Final = 0.002  # a timer that comes later than this came to a busy loop
 _IDLE_TURN: Final = 25  # told in a turn of a loop that has time: a tenth of the core, for the store may want it too
-_ALONE_TURN: Final = (
-    150  # nobody wants it: all that the rest of a turn holds, for the loop is late where it is too many
-)
+# Nobody wants it: all that the rest of a turn holds, for the loop is late where it is too many.
+_ALONE_TURN: Final = 150
 _CROWDED: Final = 0.2  # beside a store that sells all it can a worker waits for a third of the time and more
 
 

@@ -66,6 +66,30 @@ def place_attempt(
     return attempt, placed
 
 
+def refused_attempt(
+    plan: Plan, due_us: int, sent_us: int, done_us: int, read_late_us: int | None, status: int, answer: Answer
+) -> Attempt:
+    """Return the line for an arrival's first order, sent at once and refused; the same as ``place_attempt``'s."""
+    return Attempt(
+        arrival=plan.number,
+        op="place",
+        group="" if plan.retries == "patient" else plan.retries,
+        why=plan.why,
+        buyer=plan.buyer,
+        sku=plan.sku,
+        quantity=plan.quantity,
+        idempotency_key=plan.idempotency_key,
+        intended_us=due_us,
+        sent_us=sent_us,
+        done_us=done_us,
+        read_late_us=read_late_us,
+        result=answer.result,
+        status=status,
+        outcome=answer.outcome,
+        answer=answer.digest,
+    )
+
+
 def unsent_attempt(plan: Plan, due_us: int, result: Result) -> Attempt:
     """Return the line for an arrival that was due and whose order was never sent; ``result`` says why."""
     return Attempt(

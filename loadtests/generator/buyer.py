@@ -30,7 +30,7 @@ from loadtests.generator.plan import Plan, backoff_us
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.record.counted import PAID_TO_DELIVERED, histogram_of, outcome_of
-from loadtests.record.history import Attempt, Charge
+from loadtests.record.history import Attempt, Charge, Result
 from loadtests.targets import Target
 
 PLACE_TIMEOUT_S: Final = 10.0
@@ -81,8 +81,8 @@ class Story:
         self.settled = False  # nothing will change any more
 
 
-def play(world: World, plan: Plan, due_us: int) -> None:
-    """Play one arrival to its end, from the instant it was due."""
+def play(world: World, plan: Plan, due_us: int, reply: Reply | None = None) -> None:
+    """Play one arrival to its end, from the instant it was due; ``reply``: its order was sent and answered already."""
     held_us = 0
     if plan.looks:
         begun_us, due_us = due_us, due_us + len(plan.looks) * plan.look_us
@@ -95,7 +95,7 @@ def play(world: World, plan: Plan, due_us: int) -> None:
     twin = None
     if plan.again == "at_once":
         twin = world.ask_beside(_place, world, plan, "replay", due_us, None, due_us, held_us)
-    placed, due_us = _place_until_known(world, plan, due_us, held_us)
+    placed, due_us = _place_until_known(world, plan, due_us, held_us, reply)
     other = None
     if twin is not None:
         other = twin.get()
@@ -160,10 +160,12 @@ def _browse(world: World, plan: Plan, due_us: int) -> int:
 # --- placing ------------------------------------------------------------------------------------------------
 
 
-def _place_until_known(world: World, plan: Plan, due_us: int, held_us: int) -> tuple[Placed | None, int]:
+def _place_until_known(
+    world: World, plan: Plan, due_us: int, held_us: int, asked: Reply | None
+) -> tuple[Placed | None, int]:
     """Place the order; while nothing definite comes back, ask again with the same key, as this client does.
 
-    One who was told that all is sold may come back: unpaid units do.
+    One who was told that all is sold may come back: unpaid units do. ``asked``: the first reply, if it is known.
 
     Returns:
         the order or None, and the instant the plan had for it.
@@ -171,14 +173,15 @@ def _place_until_known(world: World, plan: Plan, due_us: int, held_us: int) -> t
     why: str = plan.why
     intended_us, backs, tried, first = due_us, 0, 0, True
     while True:
-        placed, attempt, reply = _place(world, plan, why, intended_us, None, due_us, held_us)
+        placed, attempt, reply = _place(world, plan, why, intended_us, None, due_us, held_us, asked)
+        asked = None
         if first:
             first = False
             world.recorder.first(outcome_of(attempt))
         if placed is not None or attempt.result in ("shed", "unsent"):
             return placed, due_us
-        if attempt.result == "fail" and attempt.status not in (0, 429, 503):
-            if attempt.outcome != "sold_out" or not plan.come_back_us or backs == COME_BACKS_MOST:
+        if is_definite_no(attempt.result, attempt.status):
+            if backs == COME_BACKS_MOST or not comes_back(plan, attempt.outcome):
                 return None, due_us
             backs += 1
             why, tried = "come_back", 0
@@ -190,6 +193,16 @@ def _place_until_known(world: World, plan: Plan, due_us: int, held_us: int) -> t
                 return None, due_us
             why, intended_us = "retry", world.clock.now_us() + pause_us
         held_us = _wait_until(world, intended_us)
+
+
+def is_definite_no(result: Result, status: int) -> bool:
+    """Return whether an order was refused for good: the same request would be refused again."""
+    return result == "fail" and status not in (0, 429, 503)
+
+
+def comes_back(plan: Plan, outcome: str) -> bool:
+    """Return whether a buyer who was refused for good asks again later."""
+    return plan.come_back_us > 0 and outcome == "sold_out"
 
 
 def _pause_us(world: World, plan: Plan, tried: int, reply: Reply) -> int:
@@ -209,16 +222,18 @@ def _place(
     order: tuple[str, int] | None = None,
     due_us: int = 0,
     held_us: int = 0,
+    reply: Reply | None = None,
 ) -> tuple[Placed | None, Attempt, Reply]:
-    """Send one place request and record it; ``order`` is another (sku, quantity) than the plan's.
+    """Send one place request, unless its reply is there already, and record it.
 
-    ``due_us`` is where the latency of a retry begins; ``held_us`` by how much an earlier answer made it late.
+    ``order`` is another (sku, quantity) than the plan's. ``due_us`` is where the latency of a retry begins; ``held_us``
+    by how much an earlier answer made it late.
     """
     sku, quantity = order or (plan.sku, plan.quantity)
     if plan.retries == "budget" and why == plan.why:
         world.budget.deposit()
-    raw = world.target.place(plan.idempotency_key, sku, plan.buyer, quantity)
-    reply = world.ask(raw, PLACE_TIMEOUT_S)
+    if reply is None:
+        reply = world.ask(world.target.place(plan.idempotency_key, sku, plan.buyer, quantity), PLACE_TIMEOUT_S)
     reply.waited_us += held_us
     attempt, placed = place_attempt(
         world.target,

@@ -27,7 +27,7 @@ from gevent.socket import wait
 
 from loadtests.generator import contract
 from loadtests.generator.alarm import Urgent
-from loadtests.generator.connection import Connection, Replies
+from loadtests.generator.connection import Connection, Replies, Taker
 from loadtests.generator.contract import Reply
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader, whole
 from loadtests.generator.stamps import EVERY
@@ -122,14 +122,60 @@ class Client:
                 self._over = True
                 return Reply(0, self._now_us(), contract.CUT_EARLY)
             sent_us, connection.deadline_us = self._now_us(), deadline_us
+        self._begin(connection)
+        return self._finish(connection, raw, sent_us, waited_us, connect_us)
+
+    def send_now(self, raw: bytes, timeout_s: float, asker: Taker) -> int:
+        """Send one request in this very moment and return when that was; its reply is for ``asker``. In the hub.
+
+        Returns:
+            0 if nothing was sent: no connection is idle, or the run is over.
+        """
+        idle = self._idle
+        if not idle or idle[-1].spoke or self._over:
+            return 0
+        connection = idle.pop()
+        sent_us = self._now_us()
+        connection.deadline_us = sent_us + int(timeout_s * 1e6)
+        self._begin(connection)
+        connection.waiting, asker.connection = asker, connection
+        try:
+            sent = connection.sock.send(raw)
+        except OSError:  # whoever sends the rest finds out what is wrong
+            sent = 0
+        if sent < len(raw):
+            asker.hand_over(raw[sent:])
+        return sent_us
+
+    def take(self, connection: Connection) -> bytes:
+        """Return what was read for a ``Taker`` and keep its connection for the next request.
+
+        Nothing: this needs ``go_on``, for others wait, or the connection has come to its end. Only for replies that
+        ask for no end of it and are whole; see ``http1.whole``.
+        """
+        if self._waiting or self._over or connection.ended:
+            return b""
+        connection.waiting = None
+        self._busy.discard(connection)
+        self._idle.append(connection)
+        return connection.take()
+
+    def go_on(self, connection: Connection, rest: bytes, sent_us: int) -> Reply:
+        """Do in a greenlet what is left of a request that ``send_now`` sent but for ``rest``; see ``request``."""
+        connection.waiting = None
+        return self._finish(connection, rest, sent_us, 0, 0)
+
+    def _begin(self, connection: Connection) -> None:
         self._begun += 1
         self._busy.add(connection)
         if connection.deadline_us < self._sweep_at_us:
             self._sweep_at_us = connection.deadline_us
+        connection.look, connection.late_us = connection.stamped and not self._begun % EVERY, None
+
+    def _finish(self, connection: Connection, rest: bytes, sent_us: int, waited_us: int, connect_us: int) -> Reply:
         error = ""
         try:
-            connection.look, connection.late_us = connection.stamped and not self._begun % EVERY, None
-            status, headers, body, keep = self._exchange(connection, raw)
+            status, headers, body, keep = self._exchange(connection, rest)
         except TimeoutError:
             error = contract.TIMEOUT
         except EOFError:
@@ -153,7 +199,7 @@ class Client:
         elif self._waiting:
             self._release(connection, done_us)
         else:
-            idle.append(connection)
+            self._idle.append(connection)
         return Reply(sent_us, done_us, "", status, headers, body, waited_us, connect_us, late_us)
 
     def warm(self, count: int) -> None:
@@ -179,10 +225,7 @@ class Client:
     def _exchange(self, connection: Connection, raw: bytes) -> tuple[int, dict[bytes, bytes], bytes, bool]:
         """Send and read; return the reply's (status, headers, body, whether the connection may be used again)."""
         sock = connection.sock
-        try:
-            sent = sock.send(raw)
-        except BlockingIOError:
-            sent = 0
+        sent = _send(sock, raw) if raw else 0
         while sent < len(raw):  # never seen with requests of this size, but a full buffer is not an error
             _wait_writable(sock, (connection.deadline_us - self._now_us()) / 1e6)
             sent += _send(sock, raw[sent:])

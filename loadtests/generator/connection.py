@@ -12,7 +12,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gevent
 
@@ -71,6 +71,21 @@ def _nothing() -> None:
     """Do nothing: an idle watcher needs something to call."""
 
 
+class Taker(Protocol):
+    """Who waits for a reply without a greenlet: spoken to like one, in the hub. May wait for nothing, nor raise."""
+
+    connection: Connection
+
+    def switch(self) -> None:
+        """Go on: something was read, or nothing more will come."""
+
+    def throw(self, error: Exception) -> None:
+        """Give up."""
+
+    def hand_over(self, rest: bytes) -> None:
+        """Have a greenlet go on, which first sends ``rest``."""
+
+
 class Connection:
     """One TCP connection, watched from its first to its last moment.
 
@@ -79,8 +94,20 @@ class Connection:
     """
 
     __slots__ = (
-        *("_data", "_error", "_hub", "_now_us", "_replies", "_urgent", "_watcher"),
-        *("deadline_us", "ended", "late_us", "look", "queued", "read_us", "sock", "spoke", "stamped", "waiting"),
+        *("_error", "_hub", "_now_us", "_replies", "_urgent", "_watcher"),
+        *(
+            "data",
+            "deadline_us",
+            "ended",
+            "late_us",
+            "look",
+            "queued",
+            "read_us",
+            "sock",
+            "spoke",
+            "stamped",
+            "waiting",
+        ),
     )
 
     def __init__(self, sock: socket.socket, now_us: Callable[[], int], urgent: Urgent, replies: Replies) -> None:
@@ -89,14 +116,14 @@ class Connection:
         self.sock = sock
         self.stamped = ask_for_stamps(sock)
         self.deadline_us = 0
-        self.waiting: Any = None  # the greenlet that waits for bytes
+        self.data = b""  # read, and not yet taken
+        self.waiting: Any = None  # who waits for bytes: a greenlet or a ``Taker``
         self.spoke = False  # bytes or an end came while nobody waited
         self.queued = False  # bytes were read, and who waits for them is not yet told
         self.ended = False  # nothing more will come
         self.read_us = 0  # when something was last read
         self.look = False  # whether the kernel is asked for how long it lay there
         self.late_us: int | None = None  # what it said
-        self._data = b""
         self._error: OSError | None = None
         self._watcher: Any = self._hub.loop.io(sock.fileno(), _READ)
         self._watcher.start(self._readable)
@@ -111,15 +138,20 @@ class Connection:
         if self.spoke:
             self.spoke = False
             self._watcher.start(self._readable)
-        if not self._data and not self.ended:
+        if not self.data and not self.ended:
             self.waiting = gevent.getcurrent()
             try:
                 self._hub.switch()
             finally:
                 self.waiting = None
-        data, self._data = self._data, b""
+        data = self.take()
         if not data and self._error is not None:
             raise self._error
+        return data
+
+    def take(self) -> bytes:
+        """Return what was read."""
+        data, self.data = self.data, b""
         return data
 
     def expire(self) -> bool:
@@ -158,7 +190,7 @@ class Connection:
             data, self._error = b"", error
         self.read_us = self._now_us()
         if data:
-            self._data = self._data + data if self._data else data
+            self.data = self.data + data if self.data else data
         else:
             self.ended = True
             self._watcher.stop()

@@ -56,6 +56,11 @@ class Crew:
         self.start(self._answer, result, job, arguments)
         return result
 
+    def fault(self) -> None:
+        """Count the exception being handled as a fault of the generator."""
+        self.faults += 1
+        self.first_fault = self.first_fault or traceback.format_exc()
+
     def cut_off(self, timeout_s: float) -> None:
         """Kill all jobs; each has up to ``timeout_s`` seconds to write down where it was."""
         self._over = True
@@ -84,8 +89,7 @@ class Crew:
             except gevent.GreenletExit:
                 return
             except Exception:  # noqa: BLE001  # counted, shown, and the run cannot be judged
-                self.faults += 1
-                self.first_fault = self.first_fault or traceback.format_exc()
+                self.fault()
             finally:
                 self.busy.discard(me)
             self._parked.append(me)

@@ -41,6 +41,7 @@ from loadtests.generator.plan import Crowd, Plan, without
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario
+from loadtests.generator.swift import Swift
 from loadtests.generator.telling import tell
 from loadtests.generator.web_face import Live, extend, quit_all
 from loadtests.targets import Target, load
@@ -257,19 +258,6 @@ def run(
         clock.agree(mine.start_us, mine.start_unix_us)
     arrivals = options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine)
     crew = Crew()
-    dispatcher = Dispatcher(
-        arrivals,
-        crew,
-        plan_of(mine, partial(_plan, options) if options.target.lacks else options.crowd.plan, arrivals.total),
-        lambda plan, due_us: play(world, plan, due_us),
-        recorder,
-        clock,
-        drain_most_s=options.drain_s,
-        show=show,
-        urgent=urgent,
-        waited=lambda: ask.waited + wait.waited,
-        iso=iso8601,
-    )
     world = World(
         target=options.target,
         ask=ask.request,
@@ -283,6 +271,20 @@ def run(
         ask_beside=crew.ask,
         manners=options.manners,
         budget=RetryBudget(),
+    )
+    dispatcher = Dispatcher(
+        arrivals,
+        crew,
+        plan_of(mine, partial(_plan, options) if options.target.lacks else options.crowd.plan, arrivals.total),
+        lambda plan, due_us: play(world, plan, due_us),
+        recorder,
+        clock,
+        drain_most_s=options.drain_s,
+        show=show,
+        swift=Swift(world, ask, crew),
+        urgent=urgent,
+        waited=lambda: ask.waited + wait.waited,
+        iso=iso8601,
     )
     environment.flashproof_live = Live(recorder, dispatcher)
     generated = dispatcher.run()

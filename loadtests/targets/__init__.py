@@ -79,7 +79,9 @@ class Target(Protocol):
         """Return the request that cancels an order."""
 
     def read(self, call: Call, reply: Reply) -> Answer:
-        """Return what an answer says. It is never handed a reply that did not come whole."""
+        """Return what an answer says, by its status, headers and body alone: what is refused with the same bytes need
+        not be read twice. It is never handed a reply that did not come whole.
+        """
 
 
 def load(name: str, authority: str, sandbox_secret: bytes = b"") -> Target:

@@ -30,6 +30,7 @@ from core.telemetry import log
 
 FEW: Final = 16  # items that are not worth a call of their own straight after another
 SPACING_S: Final = 0.002
+CALM_SPACING_S: Final = 0.01  # the same where nobody minds 5 ms: a payment's report, a look at an order
 # Items that are worth a call beside another; with less, batches only shrink (32 to 23 behind 64 buyers).
 SECOND: Final = 64
 _ENOUGH: Final = 0.75  # … and so much of what is under way

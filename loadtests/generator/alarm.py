@@ -67,7 +67,7 @@ class Alarm:
         self._settime: Any = None
         self._urgent, urgent.ring = urgent, ring
         self._watcher: Any = None
-        self._rests = False
+        self._rest_ns = self._looked_ns = 0
         self._resting: Any = self._loop.prepare(ref=False, priority=self._loop.MINPRI)  # behind gevent's own callbacks
         self._resting.start(self._rest)
         if sys.platform == "linux":
@@ -81,9 +81,13 @@ class Alarm:
             self._watcher = self._loop.io(self._fd, 1, priority=self._loop.MAXPRI)
             self._watcher.start(self._rang)
 
-    def set_us(self, wait_us: int, *, rests: bool = False) -> None:
-        """Ring in ``wait_us`` µs (at least 1); an earlier setting is forgotten. ``rests``: sleep until then."""
-        self._rests = rests
+    def set_us(self, wait_us: int, *, rest_us: int = 0) -> None:
+        """Ring in ``wait_us`` µs (at least 1); an earlier setting is forgotten.
+
+        ``rest_us``: the loop may sleep until then, but not for longer than this from one look at its sockets to the
+        next: a turn that took so long itself is followed by the next at once.
+        """
+        self._rest_ns = rest_us * 1000
         wake_ns = time.monotonic_ns() + max(1, wait_us) * 1000
         self._urgent.at_ns = wake_ns
         if self._fd < 0:
@@ -108,10 +112,13 @@ class Alarm:
             self._fd = -1
 
     def _rest(self) -> None:
-        if self._rests and not self._urgent.left:
-            left_ns = self._urgent.at_ns - time.monotonic_ns()
+        if self._rest_ns and not self._urgent.left:
+            now_ns = time.monotonic_ns()
+            left_ns = min(self._urgent.at_ns, self._looked_ns + self._rest_ns) - now_ns
             if left_ns > 0:
                 _sleep(left_ns / 1e9)
+                now_ns += left_ns
+            self._looked_ns = now_ns
 
     def _rang(self) -> None:
         if time.monotonic_ns() >= self._urgent.at_ns:  # nobody else rang meanwhile

@@ -27,6 +27,12 @@ class Crew:
         self.faults = 0
         self.first_fault = ""  # the traceback of the first job that raised
 
+    def warm(self, count: int) -> None:
+        """Make ``count`` greenlets that wait for their first job."""
+        for _ in range(count):
+            self.start(_nothing)
+        gevent.sleep(0)
+
     def start(self, job: Callable[..., Any], *arguments: Any) -> None:
         """Start a job in a greenlet of its own, at the loop's next turn."""
         if self._over:
@@ -94,3 +100,7 @@ class Crew:
                 self.busy.discard(me)
             self._parked.append(me)
             todo = self._hub.switch()
+
+
+def _nothing() -> None:
+    """Do nothing: a greenlet that has not run once is not made yet."""

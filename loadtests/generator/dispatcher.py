@@ -31,6 +31,8 @@ UNDER_WAY_MOST: Final = 20_000
 DRAIN_MOST_S: Final = 15.0
 BURST_MOST: Final = 32  # overdue arrivals spawned before the others may run
 NAP_US: Final = 800  # between two looks at the plan; what is due meanwhile is sent together, that late
+NAP_MOST_US: Final = 2_000
+NAP_SHARE: Final = 0.02  # of the p99 that orders are seen to take: naps may be so long, for it drowns in that
 PROGRESS_S: Final = 0.5
 CUT_OFF_S: Final = 2.0  # how long cut-off requests may take to be written down
 
@@ -182,7 +184,7 @@ class Dispatcher:
         self._under_way_most, self._drain_most_s = under_way_most, drain_most_s
         self._waited, self._iso = waited, iso
         self._begun = 0  # arrivals the loop has taken from the plan, sent or shed
-        self._swift = swift
+        self._swift, self._nap_us = swift, NAP_US
         self._in_greenlets = self._shed = 0
         self._lag, self._phase = Buckets(), "sale"
         self._watch, self._scheduling = Watch(clock.now_us), ""
@@ -285,7 +287,7 @@ class Dispatcher:
         # At 5,000 a second a wake-up for each arrival is a quarter of all the generator does, and one for each reply
         # another tenth (150 µs a request without naps, 112 with 0.4 ms, 99 with 0.8 ms and rests; one slow machine,
         # the null server). It is below what a run may be late, and part of the lags it reports.
-        self._alarm.set_us(max(wait_us, NAP_US), rests=wait_us <= NAP_US)
+        self._alarm.set_us(max(wait_us, self._nap_us), rest_us=self._nap_us if wait_us <= self._nap_us else 0)
 
     def _drain(self) -> None:
         end_us = self._clock.now_us() + int(self._drain_most_s * 1_000_000)
@@ -310,8 +312,10 @@ class Dispatcher:
             gevent.sleep(PROGRESS_S)
             for _ in self._recorder.flushing():
                 gevent.sleep(0)
+            p99_us = self._recorder.window_p99_us()
+            self._nap_us = min(NAP_MOST_US, max(NAP_US, int(p99_us * NAP_SHARE)))
             if self._show is not None:
-                self._show(self._progress(self._clock.now_us(), self._recorder.window_p99_us()))
+                self._show(self._progress(self._clock.now_us(), p99_us))
 
     def _progress(self, now_us: int, p99_us: int) -> Progress:
         firsts = self._recorder.firsts

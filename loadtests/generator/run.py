@@ -258,6 +258,7 @@ def run(
         clock.agree(mine.start_us, mine.start_unix_us)
     arrivals = options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine)
     crew = Crew()
+    crew.warm(_warm(options))
     world = World(
         target=options.target,
         ask=ask.request,

@@ -15,9 +15,9 @@ SCENARIO = Scenario(
     name="flash_sale",
     story="one hot product runs out under a crowd that clicks twice, pays late, never pays and comes again",
     wanted=("sold_out", "replay", "conflict", "expiry", "resale", "late_payment", "limit", "delivery"),
-    manners=Manners(hot=0.95),
+    manners=Manners(hot=0.9),
     rate=5_000.0,
-    stage=Stage(stock_share=0.1),
+    stage=Stage(stock_share=0.02),
     budgets=Budgets(
         accepted_p99_us=100_000,
         accepted_after_retry_p99_us=4_000_000,

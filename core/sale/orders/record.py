@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from core.backends.batches import Batches, Sink
+from core.backends.batches import CALM_SPACING_S, Batches, Sink
 from core.backends.postgres import Postgres
 from core.backends.texts import text
 from core.ids import fingerprint
@@ -35,7 +35,7 @@ class Records:
     def __init__(self, postgres: Postgres, vault: Vault) -> None:
         self._postgres, self._vault = postgres, vault
         self._lane: Batches[bytes, OrderRecord | VaultLocked | None] = Batches(
-            self._read, most=500, waiting_most=50_000
+            self._read, most=500, waiting_most=50_000, spacing_s=CALM_SPACING_S
         )
 
     async def find(self, order_id: bytes) -> OrderRecord | None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from core.backends.batches import Batches
+from core.backends.batches import CALM_SPACING_S, Batches
 from core.backends.limit import Limit
 from core.backends.texts import Script
 from core.backends.valkey import ROOT, Argument, ShardConnection
@@ -123,10 +123,12 @@ class OrderStore:
         self.places: Batches[PlaceItem, PlaceAnswer] = Batches(
             self._place, sent=self._lanes["place"].size, limit=self.limit, at_once=2
         )
-        self.payments: Batches[PayItem, PayAnswer] = Batches(self._pay, sent=self._lanes["pay"].size)
+        self.payments: Batches[PayItem, PayAnswer] = Batches(
+            self._pay, sent=self._lanes["pay"].size, spacing_s=CALM_SPACING_S
+        )
         self.cancels: Batches[CancelItem, CancelAnswer] = Batches(self._cancel, sent=self._lanes["cancel"].size)
         self.tracks: Batches[bytes, TrackAnswer | bool] = Batches(
-            self._track, sent=self._lanes["track"].size, waiting_most=50_000
+            self._track, sent=self._lanes["track"].size, waiting_most=50_000, spacing_s=CALM_SPACING_S
         )
 
     async def _place(self, items: list[PlaceItem]) -> Sequence[PlaceAnswer]:

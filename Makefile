@@ -1,5 +1,5 @@
 # One command per word. Each word does all of its own set-up.
-PYTHON ?= python3
+PYTHON ?=  # the interpreter of .venv; if not said, the fastest of this machine
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
@@ -13,10 +13,11 @@ help:  ## Show these words
 install: $(VENV)/.installed  ## Make .venv with the locked dependencies and the command .venv/bin/flashproof
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Flashproof needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 64; }
-	@echo "installing the locked dependencies into $(VENV) (about a minute, once) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@python="$(strip $(PYTHON))"; [ -n "$$python" ] || python=$$(python3 deploy/fastest_python.py) || exit 64; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Flashproof needs Python 3.11 or newer; this is $$("$$python" --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 64; }; \
+	echo "installing the locked dependencies into $(VENV) with $$python (about a minute, once) ..."; \
+	"$$python" -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

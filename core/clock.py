@@ -30,10 +30,14 @@ class SystemClock:
         return time.monotonic()
 
 
-@lru_cache(maxsize=1_024)  # the orders of one batch and SKU share their pay_by
 def iso8601(at_ms: int) -> str:
     """Return milliseconds since 1970 as ISO 8601 in UTC with milliseconds, e.g. 2026-11-11T00:00:00.000Z."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_to_the_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1_024)  # what is asked for lies within some seconds; a datetime costs ten times the rest
+def _to_the_second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat()[:19]
 
 
 def parse_iso8601(text: str) -> int:

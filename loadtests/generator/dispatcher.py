@@ -311,7 +311,8 @@ class Dispatcher:
         while True:
             gevent.sleep(PROGRESS_S)
             for _ in self._recorder.flushing():
-                gevent.sleep(0)
+                gevent.sleep(0.001)  # not 0: that comes back within the same turn of the loop, before any reply is read
+            gevent.sleep(0.001)
             p99_us = self._recorder.window_p99_us()
             self._nap_us = min(NAP_MOST_US, max(NAP_US, int(p99_us * NAP_SHARE)))
             if self._show is not None:

@@ -76,7 +76,7 @@ class Swift:
     def refused(self, plan: Plan, data: bytes) -> Refused | None:
         """Return what a whole reply to an arrival's order refuses for good; None: it is not that, or not whole."""
         found = whole(data)
-        if found is None or not found[3]:
+        if found is None or not found[3] or found[0] < 400:
             return None
         status, headers, body, _ = found
         answer = self.world.target.read("place", Reply(0, 0, "", status, headers, body))

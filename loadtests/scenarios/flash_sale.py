@@ -17,7 +17,7 @@ SCENARIO = Scenario(
     wanted=("sold_out", "replay", "conflict", "expiry", "resale", "late_payment", "limit", "delivery"),
     manners=Manners(hot=0.9),
     rate=5_000.0,
-    stage=Stage(stock_share=0.02),
+    stage=Stage(stock_share=0.01),
     budgets=Budgets(
         accepted_p99_us=100_000,
         accepted_after_retry_p99_us=4_000_000,

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gevent
 from gevent.monkey import get_original
 
-from loadtests.generator import run
+from loadtests.generator.plan import Plan
+from loadtests.generator.swift import Swift
 from loadtests.scenarios import flash_sale
 
 STANDS_STILL_S = 0.008
 _stand_still = get_original("time", "sleep")  # Locust's own lets others run
-_play = run.play
+_send = Swift.send
 
 
-def play(world: Any, plan: Any, due_us: int) -> None:
-    """Play the arrival; the loop's next turn, in which its reply could be read, begins with standing still."""
+def send(self: Swift, plan: Plan, due_us: int) -> int:
+    """Send the arrival's order; the loop's next turn, in which its reply could be read, begins with standing still."""
     gevent.spawn(_stand_still, STANDS_STILL_S)
-    _play(world, plan, due_us)
+    return _send(self, plan, due_us)
 
 
-run.play = play
+Swift.send = send  # type: ignore[method-assign]
 LateReader = flash_sale.FlashSale

@@ -1,8 +1,8 @@
 """Print the Python of this machine that Flashproof should be installed with: the fastest that can make its .venv.
 
 One interpreter may be half as fast again as another of the same version. Debian's is built with profile-guided
-optimisation; one that pyenv compiled, unless told so, is not. Here the whole shop gained a tenth by the choice. No build
-flag tells it on all systems, so a short piece of Python's everyday work is timed with each.
+optimisation; one that pyenv compiled, unless told so, is not. The choice made a whole shop a tenth faster. No flag of
+the build tells it on all systems, so a short piece of Python's everyday work is timed with each.
 
 Run before anything is installed, so it needs nothing, and any Python 3 can run it.
 """

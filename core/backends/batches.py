@@ -10,9 +10,11 @@ Two calls may be under way (``at_once``), so that the store finds the next one b
 and does not wait for a loop that is busy with others: a turn of it takes a third of a call. The second goes when
 ``SECOND`` items wait, and nearly as many as the first holds; with less, calls would only become smaller.
 
+A lane whose items have keys is fair between them: see ``core/backends/shares.py``.
+
 Always true: an item is in at most one call; every caller gets an answer or a named error; no more than ``waiting_most``
-items wait, and with a limit no more than it allows wait or are in the call; what waited longer than the deadline when
-its turn comes is not sent, and its caller told that surely nothing was done.
+items wait, and with a limit no more than it allows, and its reserve, wait or are in the call; what waited longer than
+the deadline when its turn comes is not sent, and its caller told that surely nothing was done.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from core.backends.limit import Limit
+from core.backends.limit import TARGET_S, Limit
+from core.backends.shares import Shares, reserve
 from core.errors import Overloaded, StoreUnknown
 from core.settings import BATCH_MOST, REQUEST_DEADLINE_S, WAITING_MOST
 from core.telemetry import log
@@ -70,8 +73,12 @@ class Batches(Generic[Item, Answer]):
         now_s: Callable[[], float] = time.monotonic,
         spacing_s: float = SPACING_S,
         at_once: int = 1,
+        key: Callable[[Item], str] | None = None,
     ) -> None:
-        """``sent`` is told the size of every batch, ``limit`` the time it took; ``at_once`` calls may be under way."""
+        """``sent`` is told the size of every batch, ``limit`` the time it took; ``at_once`` calls may be under way.
+
+        ``key``: of which thing an item asks for; with a limit, one thing's flood leaves room for the others.
+        """
         self._send, self._most, self._waiting_most, self._sent = send, most, waiting_most, sent
         self._limit, self._now_s = limit, now_s
         self._items: list[Item] = []
@@ -81,7 +88,9 @@ class Batches(Generic[Item, Answer]):
         self._spacing_s, self._at_once = spacing_s, at_once
         self._began_s = now_s() - spacing_s  # the last call
         self._answered_s = float("-inf")  # when a call was answered last
-        self._room = 0  # how many more may be put; counted down by each, counted anew when a batch goes or comes
+        self._key, self._shares = key, Shares()
+        # How many more may be put; counted down by each, counted anew when a batch goes or comes.
+        self._room = self._reserve = 0
         self._count_room()
         self.called = 0  # items so far that went out with a call
         self._runs: set[asyncio.Task[None]] = set()
@@ -96,11 +105,17 @@ class Batches(Generic[Item, Answer]):
         """Return how many items may be put now; so cheap that it may be asked before any work is done for an item."""
         return self._room
 
+    def lets_in(self, key: str) -> bool:
+        """Return whether an item of this key may be put though there is no room."""
+        limit = self._limit
+        return limit is not None and self._room + self._reserve > 0 and self._shares.has_little(key, limit.most)
+
     def _count_room(self) -> None:
         waiting = len(self._items)
-        self._room = self._waiting_most - waiting
+        self._room = most = self._waiting_most - waiting
         if self._limit is not None:
-            self._room = min(self._room, self._limit.most - waiting - self._in_call)
+            self._room = min(most, self._limit.most - waiting - self._in_call)
+            self._reserve = min(most - self._room, reserve(self._limit.most)) if self._key is not None else 0
 
     def put(self, item: Item) -> asyncio.Future[Answer]:
         """Add an item; await the future for its answer.
@@ -119,9 +134,11 @@ class Batches(Generic[Item, Answer]):
         Raises:
             Overloaded: too many wait already; surely nothing was done.
         """
-        if self._room <= 0:
+        if self._room <= 0 and (self._key is None or not self.lets_in(self._key(item))):
             raise Overloaded
         self._room -= 1
+        if self._key is not None:
+            self._shares.came((self._key(item),))
         self._items.append(item)
         self._sinks.append(sink)
         self._since_s.append(self._now_s())
@@ -131,6 +148,8 @@ class Batches(Generic[Item, Answer]):
         """Add items that came together, no more than there is ``room`` for, each with the sink of its answer."""
         count = len(items)
         self._room -= count
+        if self._key is not None:
+            self._shares.came(map(self._key, items))
         self._items += items
         self._sinks += sinks
         self._since_s += [self._now_s()] * count
@@ -185,19 +204,17 @@ class Batches(Generic[Item, Answer]):
         try:
             answers = await self._ask(items)
         except Exception as error:  # noqa: BLE001  # every caller gets it
-            self._is_over(size)
+            if self._now_s() - began_s > TARGET_S:  # one that failed at once says nothing of how much can be borne
+                self._learn(waited_s, began_s)
+            self._is_over(items)
             _fail(sinks, error)
         except BaseException:
-            self._is_over(size)
+            self._is_over(items)
             _fail(sinks, StoreUnknown("the worker was stopped in the call"))
             raise
         else:
-            if self._limit is not None:
-                now_s = self._now_s()
-                alone_s = now_s - max(began_s, self._answered_s)  # behind another call it has waited for that one too
-                self._limit.answered(waited_s + now_s - began_s, alone_s, self._in_call + len(self._items))
-                self._answered_s = now_s
-            self._is_over(size)
+            self._learn(waited_s, began_s)
+            self._is_over(items)
             # Where others wait already, their call goes out first: the store works on it while these answers are
             # written, instead of one waiting for the other in turn.
             if self._items:
@@ -205,14 +222,24 @@ class Batches(Generic[Item, Answer]):
             else:
                 _hand_out(sinks, answers)
 
+    def _learn(self, waited_s: float, began_s: float) -> None:
+        """Tell the limit what a call took that began at ``began_s``, when its oldest item had waited so long."""
+        if self._limit is not None:
+            now_s = self._now_s()
+            alone_s = now_s - max(began_s, self._answered_s)  # behind another call it has waited for that one too
+            self._limit.answered(waited_s + now_s - began_s, alone_s, self._in_call + len(self._items))
+            self._answered_s = now_s
+
     async def _ask(self, items: list[Item]) -> Sequence[Answer]:
         answers = await self._send(items)
         if len(answers) != len(items):
             raise StoreUnknown(f"{len(items)} were asked about and {len(answers)} answers came")
         return answers
 
-    def _is_over(self, size: int) -> None:
-        self._in_call -= size
+    def _is_over(self, items: list[Item]) -> None:
+        self._in_call -= len(items)
+        if self._key is not None:
+            self._shares.went(map(self._key, items))
         self._count_room()
 
     def _give_up(self, before_s: float) -> None:
@@ -220,6 +247,8 @@ class Batches(Generic[Item, Answer]):
         late = bisect_left(self._since_s, before_s)
         if late:
             sinks = self._sinks[:late]
+            if self._key is not None:
+                self._shares.went(map(self._key, self._items[:late]))
             del self._items[:late], self._sinks[:late], self._since_s[:late]
             self._count_room()
             _fail(sinks, Overloaded())

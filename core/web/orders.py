@@ -82,10 +82,11 @@ class Orders:
         read, refuses, room = placing.read, placing.refuses, placing.room()
         items: list[PlaceItem] = []
         sinks: list[Order] = []
+        beyond: list[Order] = []  # those of SKUs that may come though there is no room
         for order in came:
-            if len(items) >= room:  # before anything is decoded
-                REFUSALS.add(Overloaded.code)
-                self._refusing.add(order)
+            crowded = len(items) >= room
+            if crowded and placing.is_hopeless(order.body):  # before anything is decoded
+                self._turn_away(order)
                 continue
             item = read(order.body, order.key)
             if item is None:
@@ -97,10 +98,22 @@ class Orders:
                 order.finish(self._answers.refused(refusal))
                 continue
             order.item = item
+            if crowded:
+                beyond.append(order)
+                continue
             items.append(item)
             sinks.append(order)
         if items:
             placing.put_all(items, sinks)
+        for order in beyond:
+            try:
+                placing.put_for(order.item, order)
+            except Overloaded:
+                self._turn_away(order)
+
+    def _turn_away(self, order: Order) -> None:
+        REFUSALS.add(Overloaded.code)
+        self._refusing.add(order)
 
     def say(self, item: PlaceItem, answer: PlaceAnswer) -> _Said:
         """Return, and remember, what an answer is to the orders of a kind."""

@@ -228,3 +228,38 @@ def test_a_refusal_is_read_once_however_often_it_comes(server: Server, tmp_path:
     assert len(stage.swift.said) == 1
     told = stage.told()
     assert told.firsts == {"sold_out": 20} and told.requests == 20 == len(told.attempts)
+
+
+def test_a_connection_that_the_shop_ends_carries_no_second_order(server: Server, tmp_path: Path) -> None:
+    """Stops: a known refusal over which it is overlooked that its connection is at its end."""
+
+    def serve(sock: socket.socket, _: int) -> None:
+        server.read(sock)
+        sock.sendall(refusal(409, "sold_out", "Connection: close"))
+
+    server.serve = serve
+    stage = Stage(server, tmp_path, 3)
+    for number in range(3):
+        plan = msgspec.structs.replace(plan_of({}), number=number)
+        assert stage.in_hub(lambda plan=plan: stage.swift.send(plan, stage.clock.now_us())) > 0
+        while stage.swift.under_way:
+            gevent.sleep(0.001)
+    assert stage.in_hub(lambda: stage.swift.send(plan, stage.clock.now_us())) == 0
+    assert stage.told().firsts == {"sold_out": 3}
+
+
+def test_who_waits_for_a_connection_gets_the_one_that_carried_a_refusal(server: Server, tmp_path: Path) -> None:
+    """Stops: a buyer who waits for ever while connections lie idle."""
+
+    def serve(sock: socket.socket, _: int) -> None:
+        while server.read(sock):
+            time.sleep(0.05)
+            sock.sendall(SOLD_OUT)
+
+    server.serve = serve
+    stage = Stage(server, tmp_path, 1)
+    stage.swift.refused(plan_of({}), SOLD_OUT)
+    assert stage.in_hub(lambda: stage.swift.send(plan_of({}), stage.clock.now_us())) > 0
+    waits = stage.crew.ask(stage.client.request, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 2.0)
+    assert waits.get(timeout=3).status == 409
+    assert stage.to_the_end().firsts == {"sold_out": 1}

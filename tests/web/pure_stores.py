@@ -75,6 +75,9 @@ class Calls:
 class PureMemory:
     """Stands where a worker remembers what is sold out."""
 
+    def tells(self, sku: str) -> bool:
+        return sku == "remembered"
+
     def refuses(self, sku: str, order_id: bytes) -> type[Refusal] | None:
         return SoldOut if sku == "remembered" else None
 

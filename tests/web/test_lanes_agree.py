@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 from any_request import ODD_HEADERS, conversations
@@ -26,6 +28,9 @@ from spoken import (
 )  # fmt: skip
 from two_lanes import Answer, Piece, Server, Two, codes, read_answers
 
+from core.backends.batches import Batches
+from core.backends.limit import Limit
+from core.backends.shares import Shares
 from core.errors import StoreUnavailable
 from core.sale.orders import waiters
 from core.sale.payments.port import Report
@@ -174,6 +179,34 @@ def test_overload_is_told_and_counted_the_same(two: Two, monkeypatch: pytest.Mon
     monkeypatch.setattr(problems, "random", lambda: 0.0)
     monkeypatch.setattr(waiters, "WAITERS_MOST", 0)
     assert codes(two.agree(status(0, "?wait=1"), status()).answers) == [503, 200]
+
+
+def test_with_no_room_left_by_one_sku_the_others_are_served_and_told_the_same(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops: a lane that shuts the door on all for one flood, or calls overload what it knows to be sold out."""
+    for server in (two.fast, two.plain):
+        places = server.orders.places
+        monkeypatch.setattr(places, "_limit", Limit(1, 100))
+        monkeypatch.setattr(places, "_key", lambda item: item.kind[0])
+        monkeypatch.setattr(places, "_shares", Shares())
+        monkeypatch.setattr(places, "_count_room", partial(_full, places))
+        monkeypatch.setattr(places, "_room", 0)
+        monkeypatch.setattr(places, "_reserve", 0)
+        places._shares.came(["plain"] * 100)
+        places._count_room()
+    monkeypatch.setattr(problems, "random", lambda: 0.5)
+    for sku, code in (("plain", 503), ("another", 201), ("remembered", 409)):
+        assert codes(two.agree(place(sku)).answers) == [code], sku
+    broken = place("other").replace(b'"buyer"', b'"bayer"')
+    assert codes(two.agree(broken).answers) == [422]
+    for server in (two.fast, two.plain):
+        assert server.orders.places._shares.under_way == {"plain": 100}, "what was answered is under way no more"
+
+
+def _full(places: Batches[Any, Any]) -> None:
+    """Have no room, as behind 100 orders that are never answered."""
+    places._room, places._reserve = 0, 25
 
 
 class Fragile:

@@ -46,6 +46,11 @@ class Memory:
         self._read_ids, self._clock = read_ids, clock
         self._skus: dict[str, _Sku] = {}
 
+    def tells(self, sku: str) -> bool:
+        """Return whether orders of a SKU are refused from here just now."""
+        known = self._skus.get(sku)
+        return known is not None and self._clock() < known.until
+
     def refuses(self, sku: str, order_id: bytes) -> type[Refusal] | None:
         """Return why an order is certainly refused, or None if the store must be asked."""
         known = self._skus.get(sku)

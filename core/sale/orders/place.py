@@ -70,6 +70,7 @@ class OrderView(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(PlaceRequest).decode
+_SKU_AT_FIRST_SIGHT: Final = re.compile(rb'"sku"\s*:\s*"([A-Za-z0-9._-]{1,64})"').search
 
 
 def read_request(body: bytes) -> PlaceRequest:
@@ -148,11 +149,24 @@ class Placing:
         self._order_id, self._memory = names.order_id, store.memory
         self.room = store.places.room  # how many orders would not be refused as ``Overloaded``: ask before any work
         self.put_all = store.places.put_all  # items of ``read``, each with a sink that takes a ``PlaceAnswer``
+        self.put_for = store.places.put_for  # one for which there may be no room
         self._pay_url = '"pay_url":' + msgspec.json.encode(pay_url).decode()[:-1]  # the order's name follows
 
     def called(self) -> int:
         """Return how many orders the store was asked to place so far."""
         return self._store.places.called
+
+    def is_hopeless(self, body: bytes) -> bool:
+        """Return whether an order for which there is no room is to be turned away with nothing more done for it.
+
+        Not so where its SKU has little under way, which has a reserve, and where memory can say more: sold out, not
+        open. What the body says at first sight is enough to turn away the flood; who gets by is read in full.
+        """
+        found = _SKU_AT_FIRST_SIGHT(body)
+        if found is None:
+            return True
+        sku = found[1].decode("latin-1")
+        return not (self._store.places.lets_in(sku) or self._memory.tells(sku))
 
     async def place(self, request: PlaceRequest, idempotency_key: str) -> tuple[bool, bytes] | type[Refusal]:
         """Return (True for a new order, False for a replayed one; the ``OrderView`` as JSON), or the refusal.

@@ -62,6 +62,10 @@ class PlaceItem(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
 
 
+def _sku_of(item: PlaceItem) -> str:
+    return item.kind[0]
+
+
 class PayItem(NamedTuple):
     """One report of a gateway: gateway, event, status, amount, currency, paid_at_ms, known (see pay.lua)."""
 
@@ -121,7 +125,7 @@ class OrderStore:
         self.memory = Memory(self._read_ids, time.monotonic)
         self.limit = Limit(ORDERS_LEAST, WAITING_MOST)
         self.places: Batches[PlaceItem, PlaceAnswer] = Batches(
-            self._place, sent=self._lanes["place"].size, limit=self.limit, at_once=2
+            self._place, sent=self._lanes["place"].size, limit=self.limit, at_once=2, key=_sku_of
         )
         self.payments: Batches[PayItem, PayAnswer] = Batches(
             self._pay, sent=self._lanes["pay"].size, spacing_s=CALM_SPACING_S

@@ -200,13 +200,30 @@ def test_with_no_room_left_by_one_sku_the_others_are_served_and_told_the_same(
         assert codes(two.agree(place(sku)).answers) == [code], sku
     broken = place("other").replace(b'"buyer"', b'"bayer"')
     assert codes(two.agree(broken).answers) == [422]
+
+    async def at_once(server: Server) -> list[list[int]]:
+        lines = [server.connect() for _ in range(3)]
+        for number, line in enumerate(lines):
+            line.feed(place("another", f"key-{number}"))
+        await two.loop.rest()
+        answers = [codes(read_answers(bytes(line.sent))) for line in lines]
+        for line in lines:
+            line.lose()
+        await two.loop.rest()
+        return answers
+
+    assert two.run(at_once(two.fast)) == [[201], [503], [503]], "one more may come in a turn"
     for server in (two.fast, two.plain):
-        assert server.orders.places._shares.under_way == {"plain": 100}, "what was answered is under way no more"
+        places = server.orders.places
+        assert places._shares.under_way == {"plain": 100}, "what was answered is under way no more"
+        places._reserve = 0
+    for sku, code in (("another", 503), ("remembered", 409)):
+        assert codes(two.agree(place(sku)).answers) == [code], sku
 
 
 def _full(places: Batches[Any, Any]) -> None:
     """Have no room, as behind 100 orders that are never answered."""
-    places._room, places._reserve = 0, 25
+    places._room, places._reserve = 0, 1
 
 
 class Fragile:

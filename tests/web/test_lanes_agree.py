@@ -205,6 +205,7 @@ def test_with_no_room_left_by_one_sku_the_others_are_served_and_told_the_same(
         lines = [server.connect() for _ in range(3)]
         for number, line in enumerate(lines):
             line.feed(place("another", f"key-{number}"))
+        await asyncio.sleep(0.01)  # refusals are told by a timer
         await two.loop.rest()
         answers = [codes(read_answers(bytes(line.sent))) for line in lines]
         for line in lines:

@@ -5,11 +5,12 @@
 
 The master has the options, the files they name and the output; it plays nothing. When the test starts, each worker
 connects to the shop and says ``fp_ready`` with what it is; one that is of other code or has other secrets ends the run.
-When all are there, the master reads their clocks (``fp_clock``), and ``fp_go`` tells each its part and the instant, on
-its own clock, at which the clock of all begins. While it runs they tell their progress; afterwards their files come
-home in pieces of 256 KiB, the next few only after the master has acknowledged the last, the clocks are read again, and
-the master merges. ``fp_over`` tells every worker how it ended. A worker that dies takes its part of the history along,
-so the run cannot be judged: it ends with one line and exit code 3. The worker's side is ``loadtests.generator.follow``.
+When all are there, the master reads their clocks side by side (``fp_clock``), and ``fp_go`` tells each its part and the
+instant, on its own clock, at which the clock of all begins. While it runs they tell their progress; afterwards their
+files come home in pieces of 256 KiB, the next few only after the master has acknowledged the last, the clocks are read
+again, and the master merges. ``fp_over`` tells every worker how it ended. A worker that dies takes its part of the
+history along, so the run cannot be judged: it ends with one line and exit code 3. The worker's side is
+``loadtests.generator.follow``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import msgspec
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadtests.generator import likeness
-from loadtests.generator.clock_asking import Asking, NoAnswer, now_us
+from loadtests.generator.clock_asking import ASKING_MOST_S, Asking, NoAnswer, now_us
 from loadtests.generator.dispatcher import Progress
 from loadtests.generator.likeness import Likeness
 from loadtests.generator.part import together
@@ -156,9 +157,11 @@ class Lead:
     def _go(self) -> None:
         """Tell everybody when to begin, each by its own clock."""
         try:
-            self._clocks = {client: self._clock_of(client) for client in self._parts}
+            self._clocks = self._read_clocks()
         except NoAnswer as error:
-            self._end(EXIT_VOID, str(error))
+            self._end(EXIT_VOID, self._silent(error))
+            return
+        if self._over:
             return
         lead_us = round(LEAD_S * 1e6)
         start_us, start_unix_us = now_us() + lead_us, time.time_ns() // 1000 + lead_us
@@ -166,17 +169,25 @@ class Lead:
             told = {"index": index, "of": len(self._parts), "start_unix_us": start_unix_us}
             self._runner.send_message("fp_go", told | {"start_us": start_us + self._clocks[client].offset_us}, client)
 
-    def _clock_of(self, client: str) -> Reading:
-        """Return what a worker's clock shows beside ours.
+    def _read_clocks(self) -> dict[str, Reading]:
+        """Return what each worker's clock shows beside ours.
 
         Raises:
-            NoAnswer: it does not tell.
+            NoAnswer: some do not tell.
         """
-        ours = likeness.likeness(client, self._secrets).clock
-        try:
-            return believed(self._asking.read(client), alike=self._ready[client].clock == ours)
-        except NoAnswer as error:
-            raise NoAnswer(f"{self._called(self._parts[client])} did not tell its time: see to the network") from error
+        readings, ours = self._asking.read(self._parts), likeness.likeness("", self._secrets).clock
+        return {
+            client: believed(reading, alike=self._ready[client].clock == ours) for client, reading in readings.items()
+        }
+
+    def _silent(self, error: NoAnswer) -> str:
+        """Return who did not tell its time, and what to do."""
+        called = [self._called(self._parts[client]) for client in error.clients]
+        more = f" and {len(called) - 1} more" if len(called) > 1 else ""
+        return (
+            f"{called[0]}{more} did not tell the time within {ASKING_MOST_S:g} s: see that the host is awake and the "
+            "network answers within a second, then run again"
+        )
 
     # --- while it runs, and after ---------------------------------------------------------------------------------
 
@@ -215,13 +226,14 @@ class Lead:
     def _merge(self) -> None:
         parts = [self._folder / str(index) for index in range(len(self._parts))]
         try:
+            after = self._read_clocks()
             clocks = [
-                settled(index + 1, self._ready[client].machine, self._clocks[client], self._clock_of(client))
+                settled(index + 1, self._ready[client].machine, self._clocks[client], after[client])
                 for client, index in self._parts.items()
             ]
             merge_parts(parts, self._out_dir, clocks)
         except NoAnswer as error:
-            self._end(EXIT_VOID, str(error))
+            self._end(EXIT_VOID, self._silent(error))
             return
         except (OSError, ValueError, msgspec.DecodeError) as error:
             self._end(EXIT_VOID, f"the workers' parts make no whole: {error}")

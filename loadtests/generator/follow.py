@@ -23,7 +23,7 @@ from loadtests.record.merge import FILES
 PIECE_BYTES: Final = 262_144
 PIECES_UNTIL_ACK: Final = 16  # 4 MiB of a worker are under way at most
 HOME_MOST_S: Final = 120.0  # without an acknowledgement
-GO_MOST_S: Final = 3 * READY_MOST_S  # the master waits for the others, and reads everybody's clock
+GO_MOST_S: Final = 1.5 * READY_MOST_S  # the master waits for the others, and reads all clocks
 EXIT_USAGE: Final = 64
 _AskPart: TypeAlias = Callable[[bytes], Part]
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -86,30 +86,15 @@ def drive(kind: str, port: int, seconds: float, out: Path, users: int = USERS) -
     command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("ceiling_users.py"))]
     command += ["--headless", "--only-summary", "--loglevel", "ERROR", "--host", f"http://127.0.0.1:{port}"]
     command += ["-u", str(users), "-r", str(users), "--lean-out", str(out), kind]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {VARIABLE: f"{WARM_S},{seconds}"},
-    )
-    try:
-        pin(process.pid, cores()[0])
-        said, errors = process.communicate(timeout=seconds + _STARTS_S)
-    except subprocess.TimeoutExpired as error:
-        raise CeilingUnknown(f"{kind} users were not measured within {seconds + _STARTS_S:g} s") from error
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    for line in said.splitlines():
+    measure = {VARIABLE: f"{WARM_S},{seconds}"}
+    done = run_pinned(command, f"{kind} users were", seconds + _STARTS_S, measure)
+    for line in done.stdout.splitlines():
         if line.startswith(PREFIX):
             reached = msgspec.json.decode(line[len(PREFIX) :], type=Reached)
             if reached.failures or not reached.requests:
                 raise CeilingUnknown(f"{reached.failures} of {reached.requests} requests of {kind} users failed")
             return reached
-    raise CeilingUnknown(f"{kind} users could not be measured: {errors[-600:]}")
+    raise CeilingUnknown(f"{kind} users could not be measured: {done.stderr[-600:]}")
 
 
 def recording_us() -> float:
@@ -119,12 +104,43 @@ def recording_us() -> float:
         CeilingUnknown: it could not be measured.
     """
     command = [sys.executable, "-m", "loadtests.generator.recording"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        pin(process.pid, cores()[0])
-        said, errors = process.communicate()
-    if process.returncode:
-        raise CeilingUnknown(f"the cost of recording could not be measured: {errors[-600:]}")
-    return float(said)
+    done = run_pinned(command, "the cost of recording was", _STARTS_S)
+    if done.returncode:
+        raise CeilingUnknown(f"the cost of recording could not be measured: {done.stderr[-600:]}")
+    return float(done.stdout)
+
+
+def run_pinned(
+    command: Sequence[str], what: str, most_s: float, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a process on the generator's core to its end and return what it printed; it never outlives this.
+
+    Args:
+        command: its command line.
+        what: is measured by it, for the message: "the generator was".
+        most_s: it is killed after so many seconds.
+        environment: added to this process's.
+
+    Raises:
+        CeilingUnknown: it did not end in time.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | dict(environment or {}),
+    ) as process:
+        try:
+            pin(process.pid, cores()[0])
+            said, errors = process.communicate(timeout=most_s)
+        except subprocess.TimeoutExpired as error:
+            raise CeilingUnknown(f"{what} not done within {most_s:g} s") from error
+        finally:
+            if process.poll() is None:
+                process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
 
 
 def pin(pid: int, core: int) -> None:

@@ -14,8 +14,6 @@ null server answers at once and keeps nobody waiting: with many under way each a
 from __future__ import annotations
 
 import base64
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from core.settings import variable
-from loadtests.generator.ceiling import CeilingUnknown, cores, null_server, pin
+from loadtests.generator.ceiling import CeilingUnknown, null_server, run_pinned
 from loadtests.generator.scenario import Scenario
 from loadtests.record import fitness
 from loadtests.record.figures import wake_lag_p99_us
@@ -127,22 +125,6 @@ def _play(scenario: Scenario, port: int, peak: float, seconds: float, out: Path)
     command += [str(word) for pair in options.items() for word in pair]
     secrets = {variable("secret"): bytes(32), variable("sandbox_secret"): bytes(32)}  # of a shop that checks nothing
     environment = {name: base64.b64encode(value).decode() for name, value in secrets.items()}
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    )
-    try:
-        pin(process.pid, cores()[0])
-        _, errors = process.communicate(timeout=seconds + _STARTS_S)
-    except subprocess.TimeoutExpired as error:
-        raise CeilingUnknown(f"the generator was not done within {seconds + _STARTS_S:g} s") from error
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    done = run_pinned(command, "the generator was", seconds + _STARTS_S, environment)
     if not (out / "generator.json").exists():  # an exit code other than 0 means that it was overwhelmed, as intended
-        raise CeilingUnknown(f"the generator did not run: {errors[-600:]}")
+        raise CeilingUnknown(f"the generator did not run: {done.stderr[-600:]}")

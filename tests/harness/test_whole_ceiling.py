@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.generator.ceiling import drive, null_server
+from loadtests.generator.ceiling import CeilingUnknown, cores, drive, null_server, run_pinned
 from loadtests.generator.contract import Reply
 from loadtests.generator.null_server import Null, Orders
 from loadtests.generator.whole_ceiling import ceiling_of, whole_ceiling
@@ -151,3 +153,17 @@ def test_a_share_of_the_orders_is_accepted_each_under_its_own_id() -> None:
     accepted = [one.placed.order_id for one in answers if one.placed]
     assert len(accepted) == len(set(accepted)) == 30
     assert [one.outcome for one in answers].count("sold_out") == 170
+
+
+def test_what_is_measured_runs_on_the_generators_core_with_what_it_is_told() -> None:
+    script = "import os, time; time.sleep(0.3); print(os.environ['SAID'], sorted(os.sched_getaffinity(0)))"
+    done = run_pinned([sys.executable, "-c", script], "it was", 20, {"SAID": "so"})
+    assert (done.returncode, done.stdout) == (0, f"so [{cores()[0]}]\n")
+
+
+def test_a_measurement_that_does_not_end_is_ended_and_its_ceiling_unknown(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    with pytest.raises(CeilingUnknown, match="the generator was not done within 2 s"):
+        run_pinned([sys.executable, "-c", script], "the generator was", 2)
+    assert not psutil.pid_exists(int(pid.read_text()))

@@ -85,6 +85,8 @@ def master_of(options: argparse.Namespace) -> Hosts | None:
         bind_port=round(_within("--master-bind-port", options.master_bind_port or MASTER_PORT, 1, 65_535)),
         wait_s=_within("--wait", WAIT_S if options.wait is None else options.wait, 1, WAIT_MOST_S),
     )
+    if options.web == hosts.bind_port:
+        raise BadInput(f"--web and --master-bind-port are both {hosts.bind_port}: give one of them another")
     if not _has_secret("secret"):
         raise BadInput(
             f"{variable('secret')} must be set alike here and on every worker: base64 of 32 bytes or more "

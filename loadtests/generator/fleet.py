@@ -78,6 +78,7 @@ class Lead:
         self._progress: dict[str, Progress] = {}
         self._folder = Path()
         self._over = False
+        self._unplayed = ""  # who did not run the whole of its part
         for word, listener in (
             ("fp_ready", self._on_ready),
             ("fp_progress", self._on_progress),
@@ -219,7 +220,8 @@ class Lead:
             return
         self._done.add(msg.node_id)
         if code:
-            self._say(f"{self._called(index)} did not run the whole of its part")
+            self._unplayed = f"{self._called(index)} did not run the whole of its part"
+            self._say(self._unplayed)
         if len(self._done) == len(self._parts):
             gevent.spawn(self._merge)  # not in the listener, which must go on listening
 
@@ -249,7 +251,7 @@ class Lead:
             self._say(why)
         shutil.rmtree(self._folder, ignore_errors=True) if self._folder != Path() else None
         self._environment.process_exit_code = code
-        self._runner.send_message("fp_over", {"code": code, "why": why})
+        self._runner.send_message("fp_over", {"code": code, "why": why or self._unplayed})
         gevent.spawn(quit_all, self._environment)
 
     def _say(self, why: str) -> None:

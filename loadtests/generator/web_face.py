@@ -6,7 +6,8 @@ the generator was. All by the seams Locust documents for extending its web UI: a
 and the answer of ``/stats/requests``.
 
 The UI is served by the generator's own loop: each look costs it some milliseconds, which the wake lag shows. A run
-whose figures are to be kept is better not watched.
+whose figures are to be kept is better not watched. A run that begins by itself is not begun by hand: where a master
+waits for its workers, Locust's form would begin without some of them, and against any host that is typed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PATH: Final = "/flashproof"
 _LATENCY, _PLAN = "flashproof-latency", "flashproof-plan"
 _SHARES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 BEYOND_LEAST: Final = 100  # values beyond a percentile that is shown as one
+_BY_ITSELF: Final = "This run begins by itself when all is there, on the plan it was given: there is nothing to start."
 _NOT_HERE: Final = "not known here yet"
 _AT_THE_END: Final = "known at the end, from all workers; until then see Locust's own table, which counts from due too"
 Row: TypeAlias = dict[str, Any]
@@ -149,6 +151,12 @@ def extend(environment: Any, web_ui: Any = None, **_: Any) -> None:
             response.set_data(web_ui.app.json.dumps({**response.get_json(), "extended_stats": extended}))
         return response
 
+    def refuse_start() -> Response | None:
+        if request.path == "/swarm" and environment.parsed_options.autostart:
+            return jsonify({"success": False, "message": _BY_ITSELF, "host": environment.host})
+        return None
+
+    web_ui.app.before_request(refuse_start)
     face.add_url_rule(PATH, view_func=web_ui.auth_required_if_enabled(show))
     web_ui.app.register_blueprint(face)
     web_ui.app.after_request(extend_answer)

@@ -117,6 +117,10 @@ def test_a_directory_that_cannot_be_written_is_told_before_anything_starts(ask: 
         (("--master", "--expect-workers", "0"), "--expect-workers must be from 1 to 64"),
         (("--master", "--expect-workers", "2"), "FLASHPROOF_SECRET must be set alike"),
         (("--master", "--expect-workers", "2", "--processes", "2"), "--processes is for the workers"),
+        (
+            ("--master", "--expect-workers", "2", "--web=48089", "--master-bind-port", "48089"),
+            "--web and --master-bind-port are both 48089: give one of them another",
+        ),
         (("--expect-workers", "2"), "give --master too"),
         (("--master-host", "127.0.0.1"), "give --worker too"),
         (("--worker",), "--worker needs --master-host"),

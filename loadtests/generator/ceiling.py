@@ -22,6 +22,7 @@ WARM_S: Final = 0.4
 PREFIX: Final = "CEILING "  # of the line the measuring process prints
 VARIABLE: Final = "FP_CEILING"  # of its environment
 _STARTS_S: Final = 20.0
+_RECORDING_MOST_S: Final = 60.0
 
 
 class CeilingUnknown(Fault):
@@ -104,7 +105,7 @@ def recording_us() -> float:
         CeilingUnknown: it could not be measured.
     """
     command = [sys.executable, "-m", "loadtests.generator.recording"]
-    done = run_pinned(command, "the cost of recording was", _STARTS_S)
+    done = run_pinned(command, "the cost of recording was", _RECORDING_MOST_S)
     if done.returncode:
         raise CeilingUnknown(f"the cost of recording could not be measured: {done.stderr[-600:]}")
     return float(done.stdout)

@@ -13,7 +13,7 @@ help:  ## Show these words
 install: $(VENV)/.installed  ## Make .venv with the locked dependencies and the command .venv/bin/flashproof
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@python="$(strip $(PYTHON))"; [ -n "$$python" ] || python=$$(python3 deploy/fastest_python.py) || exit 64; \
+	@python="$(strip $(PYTHON))"; [ -n "$$python" ] || python=$$(python3 deploy/fastest_python.py) || { echo "Flashproof needs Python 3.11 or newer, and found no python3. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 64; }; \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Flashproof needs Python 3.11 or newer; this is $$("$$python" --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 64; }; \
 	echo "installing the locked dependencies into $(VENV) with $$python (about a minute, once) ..."; \

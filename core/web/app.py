@@ -104,11 +104,11 @@ class Shop:
 
     async def place_order(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/orders."""
-        body = await _body(request)  # in any case: unread, it would cost the client its connection
-        if self._placing.room() <= 0 and self._placing.is_hopeless(body):
+        # The body is read in any case: unread, it would cost the client its connection.
+        if self._placing.room() <= 0 and self._placing.is_hopeless(await _body(request)):
             raise Overloaded
         key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
-        order = read_request(body)
+        order = read_request(await _body(request))
         placed = await self._placing.place(order, key)
         if isinstance(placed, type):
             PLACES.add(placed.code)

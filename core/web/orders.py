@@ -82,12 +82,15 @@ class Orders:
         read, refuses, room = placing.read, placing.refuses, placing.room()
         items: list[PlaceItem] = []
         sinks: list[Order] = []
-        beyond: list[Order] = []  # those of SKUs that may come though there is no room
         for order in came:
             crowded = len(items) >= room
-            if crowded and placing.is_hopeless(order.body):  # before anything is decoded
-                self._turn_away(order)
-                continue
+            if crowded:
+                if items:  # whether a SKU has little under way is asked with all counted
+                    placing.put_all(items, sinks)
+                    items, sinks, room = [], [], 0
+                if placing.is_hopeless(order.body):  # before anything is decoded
+                    self._turn_away(order)
+                    continue
             item = read(order.body, order.key)
             if item is None:
                 order.finish(None)
@@ -99,17 +102,15 @@ class Orders:
                 continue
             order.item = item
             if crowded:
-                beyond.append(order)
+                try:
+                    placing.put_for(item, order)
+                except Overloaded:
+                    self._turn_away(order)
                 continue
             items.append(item)
             sinks.append(order)
         if items:
             placing.put_all(items, sinks)
-        for order in beyond:
-            try:
-                placing.put_for(order.item, order)
-            except Overloaded:
-                self._turn_away(order)
 
     def _turn_away(self, order: Order) -> None:
         REFUSALS.add(Overloaded.code)

@@ -117,7 +117,7 @@ class Alarm:
             left_ns = min(self._urgent.at_ns, self._looked_ns + self._rest_ns) - now_ns
             if left_ns > 0:
                 _sleep(left_ns / 1e9)
-                now_ns += left_ns
+                now_ns = time.monotonic_ns()
             self._looked_ns = now_ns
 
     def _rang(self) -> None:

@@ -230,9 +230,9 @@ def _place(
     by how much an earlier answer made it late.
     """
     sku, quantity = order or (plan.sku, plan.quantity)
-    if plan.retries == "budget" and why == plan.why:
-        world.budget.deposit()
     if reply is None:
+        if plan.retries == "budget" and why == plan.why:
+            world.budget.deposit()
         reply = world.ask(world.target.place(plan.idempotency_key, sku, plan.buyer, quantity), PLACE_TIMEOUT_S)
     reply.waited_us += held_us
     attempt, placed = place_attempt(

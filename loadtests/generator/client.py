@@ -125,23 +125,27 @@ class Client:
         self._begin(connection)
         return self._finish(connection, raw, sent_us, waited_us, connect_us)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether ``send_now`` finds a connection."""
+        return bool(self._idle) and not self._idle[-1].spoke and not self._over
+
     def send_now(self, raw: bytes, timeout_s: float, asker: Taker) -> int:
         """Send one request in this very moment and return when that was; its reply is for ``asker``. In the hub.
 
         Returns:
             0 if nothing was sent: no connection is idle, or the run is over.
         """
-        idle = self._idle
-        if not idle or idle[-1].spoke or self._over:
+        if not self.is_ready:
             return 0
-        connection = idle.pop()
-        sent_us = self._now_us()
+        connection = self._idle.pop()
+        asker.sent_us = sent_us = self._now_us()
         connection.deadline_us = sent_us + int(timeout_s * 1e6)
         self._begin(connection)
         connection.waiting, asker.connection = asker, connection
         try:
             sent = connection.sock.send(raw)
-        except OSError:  # whoever sends the rest finds out what is wrong
+        except Exception:  # noqa: BLE001  # whoever sends it again meets the same, in a greenlet that can say so
             sent = 0
         if sent < len(raw):
             asker.hand_over(raw[sent:])

@@ -72,9 +72,13 @@ def _nothing() -> None:
 
 
 class Taker(Protocol):
-    """Who waits for a reply without a greenlet: spoken to like one, in the hub. May wait for nothing, nor raise."""
+    """Who waits for a reply without a greenlet: spoken to like one, in the hub.
+
+    It waits for nothing and raises nothing; what it cannot do so, it has a greenlet do.
+    """
 
     connection: Connection
+    sent_us: int
 
     def switch(self) -> None:
         """Go on: something was read, or nothing more will come."""

@@ -23,6 +23,7 @@ NAMES_MOST: Final = 200  # histograms of one run; a shop that invents codes ends
 BUFFER_BYTES_MOST: Final = 262_144
 OTHER: Final = "other"
 HELD_MOST: Final = 64  # attempts settled together, in some tenths of a millisecond: replies wait meanwhile
+WINDOW_LEAST: Final = 100  # of them that say how long orders take
 WINDOW_MOST: Final = 100_000  # latencies kept for the live line between two looks
 _EXACT_BITS: Final = 11  # 3 significant digits: 2,048 sub-buckets, as HdrHistogram has them
 
@@ -132,6 +133,7 @@ class Recorder:
         self._buckets: dict[str, Buckets] = {}
         self._service: dict[str, Buckets] = {}
         self._window: list[int] = []
+        self._window_service: list[int] = []
         self._held: list[tuple[Attempt, str, int, int]] = []  # the arguments of `note`
         self._requests = self._accepted = 0
         self.firsts: dict[str, int] = {}  # outcome -> arrivals whose first place attempt ended so
@@ -212,6 +214,7 @@ class Recorder:
             self._accepted += len(latencies_us)
             if len(self._window) < WINDOW_MOST:
                 self._window += latencies_us
+                self._window_service += services_us
 
     def first(self, outcome: str) -> None:
         """Count how an arrival's first place attempt ended; every arrival is counted exactly once."""
@@ -228,11 +231,15 @@ class Recorder:
         """Count one latency under a name."""
         _buckets(self._buckets, name).add(latency_us)
 
-    def window_p99_us(self) -> int:
-        """Return p99 of the orders accepted since this was last asked (0: none)."""
+    def window(self) -> tuple[int, int]:
+        """Return p99 of the orders accepted since this was last asked, from their due instants (0: none).
+
+        And from their sending, in which the generator's own lateness is not; 0 with fewer than ``WINDOW_LEAST``.
+        """
         self._settle()
         window, self._window = sorted(self._window), []
-        return window[min(len(window) - 1, len(window) * 99 // 100)] if window else 0
+        services, self._window_service = sorted(self._window_service), []
+        return _p99(window), _p99(services) if len(services) >= WINDOW_LEAST else 0
 
     def flush(self) -> None:
         """Write what is held."""
@@ -259,6 +266,10 @@ class Recorder:
         }
         path = self._out_dir / "histograms.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(summaries), indent=1) + b"\n")
+
+
+def _p99(values: list[int]) -> int:
+    return values[min(len(values) - 1, len(values) * 99 // 100)] if values else 0
 
 
 def _buckets(found: dict[str, Buckets], name: str) -> Buckets:

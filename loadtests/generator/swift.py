@@ -51,7 +51,7 @@ class Swift:
 
     def send(self, plan: Plan, due_us: int) -> int:
         """Send an arrival's order now and return when that was; 0: nothing was sent, it takes a greenlet."""
-        if plan.looks or plan.again == "at_once":
+        if plan.looks or plan.again == "at_once" or not self.client.is_ready:
             return 0
         world = self.world
         try:
@@ -61,16 +61,18 @@ class Swift:
         asked = _Asked(self, plan, due_us)
         self.waiting.add(asked)
         self.under_way += 1
-        sent_us = asked.sent_us = self.client.send_now(raw, PLACE_TIMEOUT_S, asked)
-        if not sent_us:
+        if not self.client.send_now(raw, PLACE_TIMEOUT_S, asked):
             self.waiting.discard(asked)
             self.under_way -= 1
-        return sent_us
+        elif plan.retries == "budget":
+            world.budget.deposit()
+        return asked.sent_us
 
     def hand_over(self) -> None:
         """Have greenlets go on with all that are under way."""
         for asked in list(self.waiting):
             self.waiting.discard(asked)
+            asked.connection.waiting = None  # a reply that comes before the greenlet has begun is the greenlet's
             self.crew.start(asked.go_on, b"")
 
     def refused(self, plan: Plan, data: bytes) -> Refused | None:
@@ -107,18 +109,17 @@ class _Asked:
             if said is None or plan.again or comes_back(plan, said.answer.outcome) or not swift.client.take(connection):
                 self.hand_over(b"")
                 return
-            world = swift.world
-            if plan.retries == "budget":
-                world.budget.deposit()
-            world.recorder.first(said.outcome)
-            attempt = refused_attempt(
-                plan, self.due_us, self.sent_us, connection.read_us, connection.late_us, said.status, said.answer
-            )
-            world.recorder.note(attempt, said.name, -1, said.length)
-        except Exception:  # noqa: BLE001  # in the hub nobody else would count it
-            swift.crew.fault()
+        except Exception:  # noqa: BLE001  # an adapter's; it raises again in the greenlet, where that is counted
+            self.hand_over(b"")
+            return
         swift.waiting.discard(self)
         swift.under_way -= 1
+        recorder = swift.world.recorder
+        recorder.first(said.outcome)
+        attempt = refused_attempt(
+            plan, self.due_us, self.sent_us, connection.read_us, connection.late_us, said.status, said.answer
+        )
+        recorder.note(attempt, said.name, -1, said.length)
 
     def throw(self, error: Exception) -> None:
         self.hand_over(b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -44,7 +45,7 @@ class Server:
             threading.Thread(target=self._one, args=(sock, self.connections), daemon=True).start()
 
     def _one(self, sock: socket.socket, number: int) -> None:
-        with sock:
+        with sock, contextlib.suppress(OSError):  # the client ended it
             self.serve(sock, number)
 
     def read(self, sock: socket.socket) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import gevent
 import msgspec
 import pytest
+from gevent.monkey import get_original
 
 from core.clock import iso8601
 from core.ids import Names
@@ -30,6 +32,7 @@ from loadtests.targets.core import Core
 from tests.harness.test_client import Server, reset
 
 TIMEOUT_S = 0.3
+_stand_still = get_original("time", "sleep")
 STORY_S = 10.0
 
 
@@ -86,7 +89,7 @@ class Told:
         self.attempts = [msgspec.structs.replace(attempt, **zero) for attempt in attempts]
         self.firsts, self.requests, self.begun = dict(recorder.firsts), recorder.requests, client._begun
         self.faults = crew.first_fault
-        self.ordered = all(a.intended_us <= a.sent_us <= a.done_us for a in attempts)
+        self.ordered = all(0 < a.intended_us <= a.sent_us <= a.done_us for a in attempts)
         self.budget_left: Any = None
 
 
@@ -263,3 +266,43 @@ def test_who_waits_for_a_connection_gets_the_one_that_carried_a_refusal(server: 
     waits = stage.crew.ask(stage.client.request, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 2.0)
     assert waits.get(timeout=3).status == 409
     assert stage.to_the_end().firsts == {"sold_out": 1}
+
+
+def test_an_order_whose_sending_fails_was_sent_at_an_instant(server: Server, tmp_path: Path) -> None:
+    """Stops: an attempt without an instant, which no histogram and no checker sees."""
+    scripted(server, [reset])
+    stage = Stage(server, tmp_path, 1)
+    gevent.sleep(0.01)
+    (connection,) = stage.client._idle
+    connection.sock.shutdown(socket.SHUT_WR)  # the loop has not looked at it yet
+    plan = plan_of({"retries": "budget"})
+    sent_us = stage.in_hub(lambda: stage.swift.send(plan, stage.clock.now_us()))
+    stage.crew.cut_off(1.0)
+    told = stage.told()
+    (attempt,) = told.attempts
+    assert (attempt.result, attempt.outcome) == ("unknown", contract.RESET)
+    assert sent_us > 0 and told.ordered and told.requests == 1 and stage.swift.under_way == 0
+
+
+def test_who_is_answered_while_the_run_is_cut_off_is_written_down_once(server: Server, tmp_path: Path) -> None:
+    """Stops: an arrival that the loop and a greenlet both bring to an end, over one connection."""
+    answer = threading.Event()
+
+    def serve(sock: socket.socket, _: int) -> None:
+        while server.read(sock):
+            answer.wait(5)
+            sock.sendall(SOLD_OUT)
+
+    server.serve = serve
+    stage = Stage(server, tmp_path, 40)
+    stage.swift.refused(plan_of({}), SOLD_OUT)
+    for number in range(40):
+        plan = msgspec.structs.replace(plan_of({}), number=number)
+        assert stage.in_hub(lambda plan=plan: stage.swift.send(plan, stage.clock.now_us())) > 0
+    stage.swift.hand_over()
+    answer.set()
+    _stand_still(0.05)  # the replies are there before any greenlet has begun
+    stage.crew.cut_off(2.0)
+    told = stage.told()
+    assert sorted(a.arrival for a in told.attempts) == list(range(40))
+    assert sum(told.firsts.values()) == 40 and stage.swift.under_way == 0 and not told.faults

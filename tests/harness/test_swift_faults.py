@@ -113,7 +113,7 @@ def test_a_plan_that_outruns_a_nap_is_kept_all_the_same() -> None:
 
     clock = Clock()
     dispatcher = Dispatcher(
-        Constant(20_000, 0.5),
+        Constant(40_000, 0.5),
         Crew(),
         lambda number: None,
         lambda *_: None,
@@ -124,4 +124,4 @@ def test_a_plan_that_outruns_a_nap_is_kept_all_the_same() -> None:
     dispatcher._nap_us = NAP_MOST_US
     clock.restart()
     assert dispatcher._dispatch()
-    assert len(sent) == 10_000 and clock.now_us() < 800_000
+    assert len(sent) == 20_000 and clock.now_us() < 1_000_000

@@ -22,9 +22,9 @@ from loadtests.record.stock_locust import stock_locust
 from tests.harness.test_generator import generated, null_shop_process, start
 
 RATE: Final = 200
-SALE_S: Final = 8.0
+SALE_S: Final = 12.0
 FROZEN_S: Final = 1.0
-BEGINS_S: Final = 2.5
+BEGINS_S: Final = 4.0
 EXACT_WITHIN: Final = 0.05
 
 

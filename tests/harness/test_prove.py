@@ -6,47 +6,52 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from core.__main__ import main
+from loadtests.checkers import non_vacuity
 from loadtests.faults import FAULTS
+from loadtests.judge import read_run
 from loadtests.record import timeline
 from loadtests.record.timeline import read_timeline
 from loadtests.report import browser
 from tests.harness.proving import Proved, prove
 
-KILLED = "killed"
-KILLS = "serve@1.2,work@2.4,valkey@3.6,postgres@4.8"
 FIRST_FAULTS = ("no_stock_check", "claim_without_guard")  # in every test run; the others with `make proofs`
-SHORT = ("--seconds", "3", "--stock", "250")
 LATER_FAULTS = tuple(fault for fault in FAULTS if fault not in FIRST_FAULTS)
-Sales = dict[str, Future[Proved]]
+AT_ONCE = 2
+KILLS = "serve@1.2,work@2.4,valkey@3.6,postgres@4.8"
+# What the sales are played with that do not mind one beside them; the long ones first.
+SALES = {
+    "killed": ("--kill", KILLS, "--seconds", "10", "--stock", "600"),
+    **{fault: ("--fault", fault, "--seconds", "3", "--stock", "250") for fault in FAULTS},
+    "restocked": ("--scenario", "restock_race", "--rate", "200", "--seconds", "4", "--stock", "64", "--drain", "1"),
+}
 
 
-@contextmanager
-def played(folder: pytest.TempPathFactory, sales: dict[str, tuple[str, ...]]) -> Iterator[Sales]:
-    """Sales by name, each with its options, two at a time: most of their time is waiting."""
-    pool = ThreadPoolExecutor(2)
+@pytest.fixture(scope="module")
+def under_way(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Proved]]]:
+    """The sales of all tests that are going to run, two at a time: most of their time is waiting."""
+    asked = {item.callspec.params.get("sale") for item in request.session.items if hasattr(item, "callspec")}
+    pool = ThreadPoolExecutor(AT_ONCE)
     try:
-        yield {name: pool.submit(prove, folder.mktemp(name) / "run", *options) for name, options in sales.items()}
+        yield {
+            name: pool.submit(prove, tmp_path_factory.mktemp(name) / "run", *options)
+            for name, options in SALES.items()
+            if name in asked
+        }
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.fixture(scope="module")
-def sales(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sales]:
-    killed = {KILLED: ("--kill", KILLS, "--seconds", "10", "--stock", "600")}
-    with played(tmp_path_factory, killed | {fault: (*SHORT, "--fault", fault) for fault in FIRST_FAULTS}) as under_way:
-        yield under_way
-
-
-@pytest.fixture(scope="module")
-def later(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sales]:
-    with played(tmp_path_factory, {fault: (*SHORT, "--fault", fault) for fault in LATER_FAULTS}) as under_way:
-        yield under_way
+@pytest.fixture
+def sale(request: pytest.FixtureRequest, under_way: dict[str, Future[Proved]]) -> Proved:
+    """How the sale ended that the test names: ``parametrize("sale", [name], indirect=True)``."""
+    return under_way[request.param].result()
 
 
 @pytest.fixture(scope="module")
@@ -120,27 +125,37 @@ def assert_found(fault: str, proved: Proved) -> None:
     assert FAULTS[fault] in proved.printed
 
 
-@pytest.mark.parametrize("fault", FIRST_FAULTS)
-def test_a_planted_fault_is_found_by_its_checker(fault: str, sales: Sales) -> None:
+@pytest.mark.parametrize(("sale", "fault"), [(one, one) for one in FIRST_FAULTS], indirect=["sale"])
+def test_a_planted_fault_is_found_by_its_checker(fault: str, sale: Proved) -> None:
     """A checker that was never seen to fail proves nothing."""
-    assert_found(fault, sales[fault].result())
+    assert_found(fault, sale)
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("fault", LATER_FAULTS)
-def test_every_other_planted_fault_is_found_by_its_checker(fault: str, later: Sales) -> None:
+@pytest.mark.parametrize(("sale", "fault"), [(one, one) for one in LATER_FAULTS], indirect=["sale"])
+def test_every_other_planted_fault_is_found_by_its_checker(fault: str, sale: Proved) -> None:
     """Stops: a fault that is planted in vain; its checker alone is tested with histories known to be wrong."""
-    assert_found(fault, later[fault].result())
+    assert_found(fault, sale)
 
 
-def test_kill_9_of_every_part_in_the_middle_of_a_sale_breaks_no_invariant(sales: Sales) -> None:
+@pytest.mark.parametrize("sale", ["killed"], indirect=True)
+def test_kill_9_of_every_part_in_the_middle_of_a_sale_breaks_no_invariant(sale: Proved) -> None:
     """Nexi77 lost 33 to 67 units in 4 of 4 kills."""
-    proved = sales[KILLED].result()
-    assert proved.broken() == set(), proved.printed
-    assert proved.passes(), proved.printed
-    killed = [one["what"] for one in proved.summary["incidents"]]
+    assert sale.broken() == set(), sale.printed
+    assert sale.passes(), sale.printed
+    killed = [one["what"] for one in sale.summary["incidents"]]
     assert len(killed) == 4
-    assert all(one.get("planned", True) for one in proved.summary["incidents"])
+    assert all(one.get("planned", True) for one in sale.summary["incidents"])
+
+
+@pytest.mark.parametrize("sale", ["restocked"], indirect=True)
+def test_keys_that_come_in_while_the_flood_runs_are_sold_and_nothing_is_oversold(sale: Proved) -> None:
+    """The race of an import with a sold-out shop: units raised twice, or sold before they are there."""
+    assert sale.broken() == set(), sale.printed
+    assert sale.summary["non_vacuity"]["holds"], sale.printed
+    assert sale.summary["keys"]["loaded"] == 64 + 64 + 32 + 64 + 5 * 100
+    assert not sale.summary["incidents"]
+    assert non_vacuity.reached(read_run(sale.report).evidence)["restock"] > 50
 
 
 @pytest.mark.parametrize(

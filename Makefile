@@ -25,7 +25,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 prove: install  ## A whole flash sale with real stores, checked and judged: out/prove/latest (ARGS='--rate 500 --seconds 10')
 	@$(BIN)/flashproof prove $(ARGS)
 
-test: install  ## All tests, on real stores (ten minutes, on a slow machine fourteen)
+test: install  ## All tests, on real stores (ten minutes on a slow machine of two cores)
 	@$(BIN)/python -m pytest $(ARGS)
 
 proofs: install  ## The commands of measurement, each played small from start to end (some minutes)

@@ -115,10 +115,8 @@ def _counts(recorded: Recorded) -> Counter[int]:
     if not recorded.count:
         return Counter()
     histogram = open_histogram(recorded)
-    items = histogram.get_recorded_iterator()
-    return Counter(
-        {histogram.get_lowest_equivalent_value(it.value_iterated_to): it.count_at_value_iterated_to for it in items}
-    )
+    edge_us = histogram.get_value_from_index  # its own iterator takes fourteen times as long
+    return Counter({edge_us(index): count for index, count in enumerate(histogram.counts) if count})
 
 
 def generator_differences(generator: Generator, attempts: Sequence[Attempt], found: Found) -> Iterator[str]:

@@ -6,8 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import psutil  # type: ignore[import-untyped]  # comes with locust
@@ -17,7 +17,7 @@ from core.local.server import wait_until
 from core.settings import HEAD_DEADLINE_S, HEAD_MOST, to_environment
 from loadtests.shop.deployment import CORE, free_ports
 from loadtests.shop.parts import Command, worker_of
-from loadtests.trials.siege import Siege
+from loadtests.trials.siege import Fate, Siege
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,8 @@ SOON_S = 2.0  # an answer to an honest buyer; without a siege it takes some mill
 
 GET = b"GET /v1/products/plain HTTP/1.1\r\nHost: shop\r\n\r\n"
 PAGE = b"GET /v1/products?limit=%d HTTP/1.1\r\nHost: shop\r\n\r\n"
+# What a connection carries first, whole and answered, and then a part of a head.
+OPENINGS = [(b"", b"G"), (b"", b"\r\n\r\nGET / HTTP/1.1\r\n"), (GET, GET[:-1]), (PAGE % 1, GET[:20])]
 
 
 class Server:
@@ -117,32 +119,6 @@ class Buyer(threading.Thread):
         self.join()
 
 
-def test_who_keeps_the_server_waiting_is_cut_off_and_buyers_do_not_notice(server: Server) -> None:
-    """Stops: a shop filled by 2,000 sockets that send a byte a second, or take answers and never read them."""
-    buyer, siege = Buyer(server.face), Siege(server.face.settings.host, server.face.settings.port, SIEGE)
-    buyer.start()
-    memory, before = 0.0, server.memory_mib()
-    until = time.monotonic() + SIEGE_S
-    siege.begin()
-    while time.monotonic() < until:
-        siege.step(time.monotonic() + 0.1)
-        memory = max(memory, server.memory_mib())
-    fates = siege.end()
-    buyer.end()
-    assert all(fate.refused == 0 for fate in fates.values()), fates
-    assert all(fate.cut > 0 for fate in fates.values()), fates
-    assert max(fate.oldest_s for fate in fates.values()) < AGE_MOST_S, fates
-    for kind in ("slow_head", "slow_body"):
-        assert fates[kind].answers == {"408": fates[kind].cut}, fates
-    assert set(buyer.statuses) == {201}
-    assert len(buyer.statuses) > 20
-    assert buyer.slowest_s < SOON_S
-    assert memory - before < MEMORY_MOST_MIB
-    reasons = ("connection_silent", "head_timeout", "body_timeout", "answer_not_taken")
-    assert wait_until(lambda: all(server.counted(reason) > 0 for reason in reasons), 5)
-    assert "Traceback" not in server.command.log_file.read_text()
-
-
 def begun(server: Server, first: bytes, then: bytes) -> float:
     """Send a whole request or none, then a part of one; return after how long that was cut off, with its reason."""
     connection = server.connect()
@@ -170,14 +146,58 @@ def crumbled(server: Server) -> None:
             time.sleep(idle_s)
 
 
-def test_a_head_is_cut_off_with_a_reason_unless_it_ends_in_time(server: Server) -> None:
+class Besieged(NamedTuple):
+    """What a siege came to: for the hostile, a buyer and the server; and what became of slow heads beside it."""
+
+    fates: dict[str, Fate]
+    statuses: list[int]
+    slowest_s: float
+    memory_mib: float
+    late: list[Future[float]]
+    in_time: Future[None]
+
+
+@pytest.fixture(scope="module")
+def besieged(server: Server) -> Besieged:
+    """One siege, and all that takes its time beside it."""
+    buyer, siege = Buyer(server.face), Siege(server.face.settings.host, server.face.settings.port, SIEGE)
+    with ThreadPoolExecutor(len(OPENINGS) + 1) as pool:
+        memory, before = 0.0, server.memory_mib()
+        buyer.start()
+        siege.begin()
+        late = [pool.submit(begun, server, *both) for both in OPENINGS]
+        in_time = pool.submit(crumbled, server)
+        until = time.monotonic() + SIEGE_S
+        while time.monotonic() < until:
+            siege.step(time.monotonic() + 0.1)
+            memory = max(memory, server.memory_mib())
+        fates = siege.end()
+        buyer.end()
+    return Besieged(fates, buyer.statuses, buyer.slowest_s, memory - before, late, in_time)
+
+
+def test_who_keeps_the_server_waiting_is_cut_off_and_buyers_do_not_notice(server: Server, besieged: Besieged) -> None:
+    """Stops: a shop filled by 2,000 sockets that send a byte a second, or take answers and never read them."""
+    fates = besieged.fates
+    assert all(fate.refused == 0 for fate in fates.values()), fates
+    assert all(fate.cut > 0 for fate in fates.values()), fates
+    assert max(fate.oldest_s for fate in fates.values()) < AGE_MOST_S, fates
+    for kind in ("slow_head", "slow_body"):
+        assert fates[kind].answers == {"408": fates[kind].cut}, fates
+    assert set(besieged.statuses) == {201}
+    assert len(besieged.statuses) > 20
+    assert besieged.slowest_s < SOON_S
+    assert besieged.memory_mib < MEMORY_MOST_MIB
+    reasons = ("connection_silent", "head_timeout", "body_timeout", "answer_not_taken")
+    assert wait_until(lambda: all(server.counted(reason) > 0 for reason in reasons), 5)
+    assert "Traceback" not in server.command.log_file.read_text()
+
+
+def test_a_head_is_cut_off_with_a_reason_unless_it_ends_in_time(besieged: Besieged) -> None:
     """Stops: a client that waits for ever; a deadline only for the first request, or one that outlives its head."""
-    openings = [(b"", b"G"), (b"", b"\r\n\r\nGET / HTTP/1.1\r\n"), (GET, GET[:-1]), (PAGE % 1, GET[:20])]
-    with ThreadPoolExecutor(len(openings) + 1) as pool:
-        honest = pool.submit(crumbled, server)
-        for seconds in pool.map(lambda both: begun(server, *both), openings):
-            assert HEAD_DEADLINE_S - 0.2 < seconds < HEAD_DEADLINE_S + 2
-        honest.result()
+    for one in besieged.late:
+        assert HEAD_DEADLINE_S - 0.2 < one.result() < HEAD_DEADLINE_S + 2
+    besieged.in_time.result()
 
 
 def test_a_head_that_never_stops_growing_is_refused(server: Server) -> None:

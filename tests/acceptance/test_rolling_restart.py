@@ -27,18 +27,21 @@ if TYPE_CHECKING:
     from conftest import Face, Shop
 
 PATIENCE_S = 20.0
-ROLLS = 3
+ROLLS = 2
 ROLL_MOST_S = 15.0
-AT_ONCE_S = 4.0  # well below what a worker would wait for idle connections
+AT_ONCE_S = 4.0  # well below what a worker would wait for idle connections, 10 s
 HANGS_MOST_S = 5.0  # a new worker that hangs is given up after that
 LATER_S = 1.5
+SHORT_DRAIN_S = 3.0  # of a `serve` that is given less patience with idle connections than DRAIN_MOST_S
 CROWD = 50
-# A `flashproof` whose new workers end, or never come to serve, while the file $FAULT says so.
+# A `flashproof` whose new workers end, or never come to serve, while the file $FAULT says so; its patience is given.
 LAUNCHER = (
     sys.executable,
     "-c",
     """
 import os, pathlib, sys, time
+import core.settings
+core.settings.DRAIN_MOST_S = float(os.environ["DRAIN_S"])
 fault = pathlib.Path(os.environ["FAULT"])
 if "serve-worker" in sys.argv:
     if fault.exists():
@@ -55,11 +58,11 @@ sys.exit(core.__main__.main())
 class Server:
     """One more `serve` on the shop's stores, whose next workers can be made unfit."""
 
-    def __init__(self, shop: Shop, workers: int, folder: Path, serves_most_s: float) -> None:
+    def __init__(self, shop: Shop, workers: int, folder: Path, serves_most_s: float, drain_s: float) -> None:
         port, ops_port = free_ports(2)
         self.face: Face = shop.face(msgspec.structs.replace(shop.settings, port=port, ops_port=ops_port))
         self.fault = folder / "fault"
-        environment = shop.deployment.environment() | to_environment(self.face.settings)
+        environment = shop.deployment.environment() | to_environment(self.face.settings) | {"DRAIN_S": str(drain_s)}
         self.command = Command(
             [*LAUNCHER, "serve", "--workers", str(workers)],
             environment | {"TMPDIR": str(folder), "FAULT": str(self.fault), "SERVES_MOST_S": str(serves_most_s)},
@@ -104,9 +107,11 @@ class Server:
 
 
 @contextmanager
-def another_server(shop: Shop, workers: int, folder: Path, serves_most_s: float = PATIENCE_S) -> Iterator[Server]:
+def another_server(
+    shop: Shop, workers: int, folder: Path, serves_most_s: float = PATIENCE_S, drain_s: float = DRAIN_MOST_S
+) -> Iterator[Server]:
     """A ready `serve` in the hands of the test; nothing of it is left at the end."""
-    server = Server(shop, workers, folder, serves_most_s)
+    server = Server(shop, workers, folder, serves_most_s, drain_s)
     server.command.start()
     try:
         assert wait_until(server.face.is_ready, PATIENCE_S), server.command.log_file.read_text()
@@ -203,13 +208,13 @@ def test_a_connection_idle_in_a_roll_gets_one_more_answer_that_closes_it(shop: S
 
 def test_a_connection_nobody_uses_holds_up_a_roll_only_so_long(shop: Shop, tmp_path: Path) -> None:
     """Stops: one forgotten connection that keeps the old release running."""
-    with another_server(shop, 1, tmp_path) as server, kept_connection(server) as connection:
+    with another_server(shop, 1, tmp_path, drain_s=SHORT_DRAIN_S) as server, kept_connection(server) as connection:
         server.hang_up()
         server.until_told("worker_ready", 2)
         began = time.monotonic()
-        connection.settimeout(DRAIN_MOST_S + AT_ONCE_S)
+        connection.settimeout(SHORT_DRAIN_S + AT_ONCE_S)
         assert connection.recv(1) == b"", "closed, not reset"
-        assert time.monotonic() - began > DRAIN_MOST_S - 2
+        assert time.monotonic() - began > SHORT_DRAIN_S - 1
         server.until_told("roll_ended", most_s=AT_ONCE_S)
 
 

@@ -202,7 +202,7 @@ def test_who_pays_late_is_late_by_the_shops_own_word(tmp_path: Path) -> None:
 # --- a real process, a real freeze ------------------------------------------------------------------------------
 
 RATE: Final = 150
-SALE_S: Final = 5.0
+SALE_S: Final = 4.0
 FROZEN_S: Final = 1.2
 
 
@@ -210,12 +210,12 @@ def test_a_shop_frozen_while_visitors_look_around_has_it_in_the_latency_of_their
     """Arrivals of an ordinary day whose page was kept by the freeze order that much later than planned, and show it."""
     out = tmp_path / "run"
     with null_shop_process("--stock", "100000", "--hold-ms", "60000") as (url, shop):
-        of = ("--fp-arrivals", "constant", "--fp-cold", "200", "--fp-think", "0", "--fp-drain", "3")
+        of = ("--fp-arrivals", "constant", "--fp-cold", "200", "--fp-think", "0", "--fp-drain", "1")
         process = start(url, out, RATE, SALE_S, *of, scenario=SCENARIOS / "ordinary_day.py")
         assert process.stdout is not None
         while "FLASHPROOF" not in process.stdout.readline():
             time.sleep(0.01)
-        time.sleep(1.5)
+        time.sleep(1.0)
         shop.send_signal(signal.SIGSTOP)
         time.sleep(FROZEN_S)
         shop.send_signal(signal.SIGCONT)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,24 +38,43 @@ def fleet(url: str, out: Path, rate: float, seconds: float, *more: str) -> subpr
     return start(url, out, rate, seconds, "--processes", "2", *ports, *more)
 
 
+def kill_a_worker(process: subprocess.Popen[str]) -> None:
+    """Wait until a fleet plays, and kill one of its two workers."""
+    assert process.stdout is not None
+    while "FLASHPROOF" not in process.stdout.readline():
+        time.sleep(0.01)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    workers[0].kill()
+
+
+def leave_nothing_of(process: subprocess.Popen[str]) -> None:
+    for left in (*psutil.Process(process.pid).children(), process) if process.poll() is None else ():
+        left.send_signal(signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, str]]:
-    """Four runs at once: (directory, exit code, standard error) of each.
+    """Five runs at once: (directory, exit code, standard error) of each.
 
-    The same trace replayed by one process and by two workers, each on a shop of its own; a shop that cannot be
-    reached; and options that are wrong.
+    The same trace replayed by one process and by two workers, each on a shop of its own; a run one of whose workers
+    dies; a shop that cannot be reached; and options that are wrong.
     """
-    out = {word: tmp_path_factory.mktemp(word) / "run" for word in ("one", "two", "unreached", "wrong")}
+    out = {word: tmp_path_factory.mktemp(word) / "run" for word in ("one", "two", "bereft", "unreached", "wrong")}
     trace = out["one"].parent / "trace.txt"
     trace.write_text("".join(f"{number / RATE + number % 3 / 500:.6f}\n" for number in range(ARRIVALS)))
     shop, spec = ("--stock", "5000", "--hold-ms", "900"), ("--fp-arrivals", f"trace:{trace}")
-    with null_shop(*shop) as first, null_shop(*shop) as second:
+    with null_shop(*shop) as first, null_shop(*shop) as second, null_shop() as third, ExitStack() as at_the_end:
         running = {
+            "bereft": fleet(third, out["bereft"], 50, 60),
             "one": start(first, out["one"], RATE, SECONDS, *spec),
             "two": fleet(second, out["two"], RATE, SECONDS, *spec),
             "unreached": fleet("http://127.0.0.1:1", out["unreached"], 10, 1),
             "wrong": fleet("http://127.0.0.1:1", out["wrong"], 0, 1),
         }
+        for process in running.values():
+            at_the_end.callback(leave_nothing_of, process)
+        kill_a_worker(running["bereft"])
         errors = {word: process.communicate(timeout=60)[1] for word, process in running.items()}
     return {word: (out[word], process.returncode, errors[word]) for word, process in running.items()}
 
@@ -126,23 +146,11 @@ def named(attempt: Attempt) -> str:
     return f"{'pay' if attempt.op == 'pay' else attempt.why}_{attempt.outcome}"
 
 
-def test_a_worker_that_dies_makes_the_run_void_and_says_so(tmp_path: Path) -> None:
-    with null_shop() as url:
-        process = fleet(url, tmp_path / "run", 50, 60)
-        try:
-            assert process.stdout is not None
-            while "FLASHPROOF" not in process.stdout.readline():
-                time.sleep(0.01)
-            workers = psutil.Process(process.pid).children()
-            assert len(workers) == 2
-            workers[0].kill()
-            _, stderr = process.communicate(timeout=40)
-        finally:
-            for left in (*psutil.Process(process.pid).children(), process) if process.poll() is None else ():
-                left.send_signal(signal.SIGKILL)
-    assert process.returncode == 3
+def test_a_worker_that_dies_makes_the_run_void_and_says_so(ended: dict[str, tuple[Path, int, str]]) -> None:
+    out, code, stderr = ended["bereft"]
+    assert code == 3
     assert sum("of 2 died, and its part of the history with it" in line for line in stderr.splitlines()) == 1
-    assert not list((tmp_path / "run").iterdir())
+    assert not list(out.iterdir())
 
 
 def test_a_shop_that_no_worker_reaches_ends_the_run_with_one_line_and_no_files(

@@ -166,6 +166,7 @@ def test_arrivals_of_two_hosts_are_due_and_sent_on_one_axis(proved: tuple[Proved
         assert 0 <= attempt.sent_us - attempt.intended_us < 5_000_000
 
 
+@pytest.mark.proof  # in every test run: a worker process that dies (test_fleet)
 def test_a_host_that_dies_makes_the_run_void_in_one_line_and_the_others_hear_of_it(
     hosts: Network, tmp_path: Path
 ) -> None:

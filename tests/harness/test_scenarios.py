@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +15,6 @@ from loadtests.generator.arrivals import parse_arrivals
 from loadtests.generator.plan import Crowd, Plan, cold_skus
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario
-from loadtests.judge import read_run
 from loadtests.options import read_options
 from loadtests.record.evidence import NO_POSTGRES, NO_VALKEY, Evidence
 from loadtests.record.groups import amplified, groups
@@ -24,7 +22,6 @@ from loadtests.record.history import Attempt
 from loadtests.record.summary import Budgets
 from loadtests.scenarios import NAMES, find
 from loadtests.shop.kills import Kill
-from tests.harness.proving import prove
 
 COUNT = 4_000
 TEN = {
@@ -231,25 +228,3 @@ def test_the_defaults_are_the_scenarios_own_and_the_commands_options_stand_above
     told = read_options(["--scenario", "soak", "--arrivals", "ramp", "--rate", "9", "--p99-ms", "7"], "")
     assert (told.rate, told.arrivals, told.budgets.accepted_p99_us) == (9.0, "ramp", 7_000)
     assert told.budgets.rss_growth_bytes == soak.budgets.rss_growth_bytes
-
-
-# --- short runs against the real thing ----------------------------------------------------------------------
-
-
-def reached(directory: Path) -> dict[str, int]:
-    return non_vacuity.reached(read_run(directory).evidence)
-
-
-def told(summary: dict[str, Any]) -> str:
-    return "\n".join(summary["reasons"])
-
-
-def test_keys_that_come_in_while_the_flood_runs_are_sold_and_nothing_is_oversold(tmp_path: Path) -> None:
-    """The race of an import with a sold-out shop: units raised twice, or sold before they are there."""
-    options = ("--scenario", "restock_race", "--rate", "200", "--seconds", "4", "--stock", "64", "--drain", "1")
-    proved = prove(tmp_path / "run", *options)
-    assert proved.broken() == set(), proved.printed
-    assert proved.summary["non_vacuity"]["holds"], told(proved.summary)
-    assert proved.summary["keys"]["loaded"] == 64 + 64 + 32 + 64 + 5 * 100
-    assert not proved.summary["incidents"]
-    assert reached(proved.report)["restock"] > 50

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +32,9 @@ EXAMPLE = ROOT / "examples" / "corner_shop.py"
 
 
 class Run(NamedTuple):
-    """How `prove` ended."""
+    """How `prove` ended, and where."""
 
+    report: Path
     code: int
     printed: str
     summary: dict[str, Any]
@@ -49,7 +51,9 @@ def prove(report: Path, *options: str, environment: dict[str, str] | None = None
         env=os.environ | (environment or {}),
     )
     written = report / "summary.json"
-    return Run(done.returncode, done.stdout + done.stderr, json.loads(written.read_text()) if written.exists() else {})
+    return Run(
+        report, done.returncode, done.stdout + done.stderr, json.loads(written.read_text()) if written.exists() else {}
+    )
 
 
 def findings(run: Run) -> dict[str, bool | None]:
@@ -68,15 +72,32 @@ def corner_shop(*options: str) -> Iterator[str]:
 
 
 FOREIGN = ("--adapter", str(EXAMPLE), "--skus", "gift-10", "--rate", "150", "--seconds", "2", "--drain", "2")
+NO_CEILING = ("--ceiling", "0")
+
+
+@pytest.fixture(scope="module")
+def corner_shops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Run]]]:
+    """Two foreign shops under load side by side: an honest one, and one that gives every card to two buyers."""
+
+    def sold(name: str, manners: tuple[str, ...], *options: str) -> Run:
+        with corner_shop("--stock", "80", *manners) as url:
+            return prove(tmp_path_factory.mktemp(name) / "run", "--target", url, *FOREIGN, *options)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            "honest": pool.submit(sold, "honest", ()),
+            "twice": pool.submit(sold, "twice", ("--same-card-twice",), *NO_CEILING),
+        }
 
 
 # --- a foreign shop -----------------------------------------------------------------------------------------
 
 
-def test_a_foreign_shop_is_loaded_through_one_file_and_what_nobody_could_see_is_not_checked(tmp_path: Path) -> None:
+def test_a_foreign_shop_is_loaded_through_one_file_and_what_nobody_could_see_is_not_checked(
+    corner_shops: dict[str, Future[Run]],
+) -> None:
     """A pass for what was never looked at is the lie this harness is built against."""
-    with corner_shop("--stock", "80") as url:
-        run = prove(tmp_path / "run", "--target", url, *FOREIGN)
+    run = corner_shops["honest"].result()
     found = findings(run)
     assert {name for name, holds in found.items() if holds is not None} == checkers.FROM_HISTORY
     assert all(found[name] for name in checkers.FROM_HISTORY)
@@ -85,15 +106,16 @@ def test_a_foreign_shop_is_loaded_through_one_file_and_what_nobody_could_see_is_
     assert run.summary["non_vacuity"]["holds"], run.printed
     assert run.summary["orders"]["accepted"] == run.summary["identity"]["accepted"] > 40
     assert run.summary["keys"]["delivered"] > 40
-    assert (tmp_path / "run" / "report.html").read_text().count("not checked</span>") == 13
-    assert not (tmp_path / "run" / "postgres.json").exists()
-    assert {a.outcome for a in read(tmp_path / "run" / "history.jsonl") if a.op == "place"} >= {"accepted", "sold_out"}
+    assert (run.report / "report.html").read_text().count("not checked</span>") == 13
+    assert not (run.report / "postgres.json").exists()
+    assert {a.outcome for a in read(run.report / "history.jsonl") if a.op == "place"} >= {"accepted", "sold_out"}
 
 
-def test_a_foreign_shop_that_gives_one_card_to_two_buyers_is_found_without_its_stores(tmp_path: Path) -> None:
+def test_a_foreign_shop_that_gives_one_card_to_two_buyers_is_found_without_its_stores(
+    corner_shops: dict[str, Future[Run]],
+) -> None:
     """The commonest fault of the trade shows in what buyers see."""
-    with corner_shop("--stock", "80", "--same-card-twice") as url:
-        run = prove(tmp_path / "run", "--target", url, *FOREIGN)
+    run = corner_shops["twice"].result()
     assert run.code == 2, run.printed
     assert findings(run)["one_key_one_buyer"] is False
     assert run.summary["keys"]["duplicated"] > 10
@@ -113,6 +135,7 @@ def test_a_core_that_runs_already_is_judged_by_its_stores_read_only_and_left_run
         secrets = {"FLASHPROOF_SECRET": settings.secret, "FLASHPROOF_SANDBOX_SECRET": settings.sandbox_secret}
         environment = {name: base64.b64encode(value).decode() for name, value in secrets.items()}
         options = ("--target", shop.url, "--skus", "hot,cold-000", "--rate", "120", "--seconds", "3", "--drain", "3")
+        options += NO_CEILING
         stores = ("--postgres-dsn", settings.postgres_dsn, "--valkey-url", settings.valkey_url)
         run = prove(tmp_path / "run", *options, *stores, environment=environment)
         for name, value in environment.items():

@@ -128,7 +128,12 @@ class Model:
     def pay(self, reports: Sequence[tuple[bytes, Say, Order | None]], now: int) -> list[tuple[str, str]]:
         """pay.lua; with each report what PostgreSQL knows of the order, where it was asked."""
         with self._entry() as say:
-            return [self._pay(order_id, report, known, now, say) for order_id, report, known in reports]
+            answers = [self._pay(order_id, report, known, now, say) for order_id, report, known in reports]
+        for (order_id, *_), (outcome, _) in zip(reports, answers, strict=True):
+            order = self.find(order_id)
+            if outcome == "noted" and order is not None and order.state == "reserved":  # not paid in the same batch
+                self.due[order_id] = order.pay_by
+        return answers
 
     def _pay(
         self, order_id: bytes, report: Say, known: Order | None, now: int, say: Callable[[bytes, Fact], None]
@@ -145,7 +150,6 @@ class Model:
         if status != "paid":
             if order.state == "reserved":
                 order.started = now if status == "started" else 0
-                self.due[order_id] = order.pay_by
             return "noted", order.state
         self.events[0][name] = order_id[:9]
         outcome, refusal = self._charge(order_id, order)

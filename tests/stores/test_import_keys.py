@@ -344,7 +344,7 @@ def test_the_command_killed_at_any_instant_and_run_again_raises_exactly_once(
             )
             whole_s = time.monotonic() - began
             path = shop.file([f"killed-{n}" for n in range(20_000)])
-            for _ in range(4):
+            for _ in range(3):
                 process = command(shop, "HOT", path)
                 await asyncio.sleep(whole_s * chance.uniform(0.4, 1.0))
                 process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,23 @@ from loadtests.report import html
 from loadtests.verify import verify
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run's directory, as `prove` leaves it."""
-    write_run(tmp_path, counted_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(20)]}))
-    files = read_run(tmp_path)
+    directory = tmp_path_factory.mktemp("untouched") / "run"
+    directory.mkdir()
+    write_run(directory, counted_files(generator={"cpu_samples": [(n * 250_000, 0.4) for n in range(20)]}))
+    files = read_run(directory)
     summary = judge(files)
-    write_json(tmp_path / "summary.json", summary)
-    html.write(tmp_path, summary, files)
-    return tmp_path
+    write_json(directory / "summary.json", summary)
+    html.write(directory, summary, files)
+    return directory
+
+
+@pytest.fixture
+def run(untouched: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    return Path(shutil.copytree(untouched, tmp_path / "run"))
 
 
 def edited(path: Path, change: Callable[[str], str]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from core.__main__ import main
+
 RUN_MOST_S = 120.0
 
 
@@ -78,11 +80,12 @@ def test_every_trial_has_fresh_buyers_enough_stock_and_figures_that_its_history_
         (("--report", "/proc/none/run"), "--report /proc/none/run"),
     ],
 )
-def test_bad_usage_is_one_line_and_starts_nothing(options: tuple[str, ...], says: str, tmp_path: Path) -> None:
+def test_bad_usage_is_one_line_and_starts_nothing(
+    options: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A typo must not start a database."""
     report = () if "--report" in options else ("--report", str(tmp_path / "run"))
-    done = sweep(*options, *report)
-    assert done.returncode == 64
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert main(["sweep", *options, *report]) == 64
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
     assert not (tmp_path / "run").exists()

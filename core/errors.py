@@ -174,7 +174,7 @@ class Fenced(Refusal):
 class Overloaded(Refusal):
     """Too many requests are waiting already. Nothing was changed; try again after the time given."""
 
-    code, status, retry_after_s, retry_after_most_s = "overloaded", 503, 1, 3
+    code, status, retry_after_s, retry_after_most_s = "overloaded", 503, 1, 2
 
 
 # --- an order's owner ----------------------------------------------------------------------------------------

@@ -182,12 +182,14 @@ class Batches(Generic[Item, Answer]):
         self._starting = False
         try:
             while self._is_due():
-                if not self._in_call and len(self._items) < FEW:
+                # A long rest ends early when enough has come meanwhile.
+                while not self._in_call and len(self._items) < FEW:
                     rest_s = self._began_s + self._spacing_s - self._now_s()
-                    if rest_s > 0:
-                        await asyncio.sleep(rest_s)
-                        if not self._is_due():  # the other call has taken it
-                            return
+                    if rest_s <= 0:
+                        break
+                    await asyncio.sleep(min(rest_s, SPACING_S))
+                    if not self._is_due():  # the other call has taken it
+                        return
                 self._began_s = began_s = self._now_s()
                 self._give_up(began_s - REQUEST_DEADLINE_S)
                 if self._items:

@@ -351,3 +351,20 @@ def test_the_first_call_and_a_full_one_wait_for_nothing() -> None:
         assert len(store.calls) == 2
 
     run(test)
+
+
+def test_a_long_rest_ends_when_enough_has_come_meanwhile() -> None:
+    """Stops: a crowd that waits out the distance which was meant for a few."""
+
+    async def test() -> None:
+        store = Store()
+        lane = Batches(store.send, spacing_s=10 * WAIT_S)
+        assert await lane.put(0) == 0
+        early = lane.put(1)
+        await asyncio.sleep(0.01)
+        assert not early.done(), "one alone keeps the distance"
+        rest = [lane.put(n) for n in range(2, 2 + FEW)]
+        assert await asyncio.gather(early, *rest) == [n * 2 for n in range(1, 2 + FEW)]
+        assert len(store.calls) == 2
+
+    run(test)

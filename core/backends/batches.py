@@ -182,12 +182,10 @@ class Batches(Generic[Item, Answer]):
         self._starting = False
         try:
             while self._is_due():
-                # A long rest ends early when enough has come meanwhile.
-                while not self._in_call and len(self._items) < FEW:
-                    rest_s = self._began_s + self._spacing_s - self._now_s()
-                    if rest_s <= 0:
-                        break
+                rest_s = self._began_s + self._spacing_s - self._now_s()
+                while rest_s > 0 and not self._in_call and len(self._items) < FEW:  # a long one ends when enough came
                     await asyncio.sleep(min(rest_s, SPACING_S))
+                    rest_s -= SPACING_S
                     if not self._is_due():  # the other call has taken it
                         return
                 self._began_s = began_s = self._now_s()

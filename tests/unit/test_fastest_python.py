@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parent.parent.parent / "deploy" / "fastest_python.py"
 
 
 def test_the_first_on_the_path_is_taken_unless_another_is_much_faster() -> None:
-    assert choose({"python3": 1.0, "other": 0.9}) == "python3"
+    assert choose({"python3": 1.0, "other": 0.95}) == "python3"
     assert choose({"python3": 1.0, "other": 0.8, "third": 0.7}) == "third"
     assert choose({"other": 2.0}) == "other"
     assert choose({}) == ""

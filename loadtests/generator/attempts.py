@@ -66,10 +66,10 @@ def place_attempt(
     return attempt, placed
 
 
-def refused_attempt(
+def first_attempt(
     plan: Plan, due_us: int, sent_us: int, done_us: int, read_late_us: int | None, status: int, answer: Answer
 ) -> Attempt:
-    """Return the line for an arrival's first order, sent at once and refused; the same as ``place_attempt``'s."""
+    """Return the line for an arrival's first order that got no order and waited for nothing; as ``place_attempt``'s."""
     return Attempt(
         arrival=plan.number,
         op="place",
@@ -92,19 +92,7 @@ def refused_attempt(
 
 def unsent_attempt(plan: Plan, due_us: int, result: Result) -> Attempt:
     """Return the line for an arrival that was due and whose order was never sent; ``result`` says why."""
-    return Attempt(
-        arrival=plan.number,
-        op="place",
-        group="" if plan.retries == "patient" else plan.retries,
-        why=plan.why,
-        buyer=plan.buyer,
-        sku=plan.sku,
-        quantity=plan.quantity,
-        idempotency_key=plan.idempotency_key,
-        intended_us=due_us,
-        result=result,
-        outcome=result,
-    )
+    return first_attempt(plan, due_us, 0, 0, None, 0, Answer(result, result))
 
 
 def state_attempt(

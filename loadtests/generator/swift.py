@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from loadtests.generator.attempts import refused_attempt
+from loadtests.generator.attempts import first_attempt
 from loadtests.generator.buyer import PLACE_TIMEOUT_S, World, comes_back, is_definite_no, play
 from loadtests.generator.client import Client
 from loadtests.generator.connection import Connection
@@ -84,7 +84,7 @@ class Swift:
         answer = self.world.target.read("place", Reply(0, 0, "", status, headers, body))
         if not is_definite_no(answer.result, status):
             return None
-        attempt = refused_attempt(plan, 0, 1, 1, None, status, answer)
+        attempt = first_attempt(plan, 0, 1, 1, None, status, answer)
         said = Refused(status, answer, histogram_of(attempt), outcome_of(attempt), len(body))
         if len(self.said) >= _SAID_MOST:
             self.said.clear()
@@ -116,7 +116,7 @@ class _Asked:
         swift.under_way -= 1
         recorder = swift.world.recorder
         recorder.first(said.outcome)
-        attempt = refused_attempt(
+        attempt = first_attempt(
             plan, self.due_us, self.sent_us, connection.read_us, connection.late_us, said.status, said.answer
         )
         recorder.note(attempt, said.name, -1, said.length)

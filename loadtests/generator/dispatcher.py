@@ -1,133 +1,43 @@
 """Sends every arrival when it is due, whatever the earlier ones do, and tells how well it kept the plan.
 
-A timer walks the absolute plan and sends each arrival's order, or begins a greenlet for it. What it could not do is
-counted, never hidden: ``shed`` (too many under way), ``unsent`` (due, but the run was over), the wake lag (from due to
-the sending: the generator's own lateness), the read lag and the generator's CPU. The identity
-``scheduled = sent + unsent + shed`` holds for every run, or the run says that it is broken.
+A timer walks the absolute plan and sends each arrival's order, or begins a greenlet for it; the same timer wakes those
+who sleep until a later instant of the plan. What it could not do is counted, never hidden: ``shed`` (too many under
+way), ``unsent`` (due, but the run was over), the wake lag (from due to the sending: the generator's own lateness), the
+read lag and the generator's CPU. The identity ``scheduled = sent + unsent + shed`` holds for every run, or the run says
+that it is broken.
 """
 
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import gevent
-import msgspec
 from gevent.event import Event
 
 from loadtests.generator.alarm import Alarm, Urgent
 from loadtests.generator.arrivals import Arrivals
 from loadtests.generator.attempts import unsent_attempt
+from loadtests.generator.clock import Clock
 from loadtests.generator.crew import Crew
+from loadtests.generator.generated import Generated, Progress, Rates, ReadLag, WakeLag
 from loadtests.generator.plan import Plan
 from loadtests.generator.punctual import ask_real_time, give_real_time_back
 from loadtests.generator.recorder import Buckets, Recorder
+from loadtests.generator.sleepers import NEVER_US, Sleepers
 from loadtests.generator.watch import Watch
 from loadtests.record.history import Result
 
 UNDER_WAY_MOST: Final = 20_000
 DRAIN_MOST_S: Final = 15.0
 BURST_MOST: Final = 32  # overdue arrivals spawned before the others may run
+DENSE: Final = 4  # arrivals still to come that tell whether they are so dense that naps pay
 NAP_US: Final = 800  # between two looks at the plan; what is due meanwhile is sent together, that late
 NAP_MOST_US: Final = 2_000
 NAP_SHARE: Final = 0.02  # of the p99 that accepted orders take from their sending: longer naps drown in that
 PROGRESS_S: Final = 0.5
 CUT_OFF_S: Final = 2.0  # how long cut-off requests may take to be written down
-
-
-class WakeLag(msgspec.Struct, frozen=True):
-    """How late arrivals began, in µs: the generator's own lateness."""
-
-    p50: int
-    p99: int
-    max: int
-
-
-class ReadLag(msgspec.Struct, frozen=True):
-    """How long replies lay in the kernel unread, in µs: the generator's lateness at the other end."""
-
-    p50: int
-    p99: int
-    max: int
-    replies: int  # that were looked at
-
-
-class Rates(msgspec.Struct, frozen=True):
-    """What was reached, a second: ``offered`` and ``accepted`` over the sale, ``requests`` over all."""
-
-    offered_per_s: float
-    accepted_per_s: float
-    requests_per_s: float
-
-
-class Generated(msgspec.Struct, frozen=True, kw_only=True):
-    """``generator.json``: what the generator did and whether it can be believed."""
-
-    complete: bool  # the whole plan was run
-    scheduled: int
-    sent: int
-    unsent: int
-    shed: int
-    crashed: int  # arrivals that ended by a fault of the generator; anything but 0 is a bug
-    left: int  # arrivals cut off at the end of the drain
-    requests: int
-    waited_for_connection: int
-    cpu_max: float  # fraction of one core, the highest quarter of a second
-    cpu_mean: float
-    wake_lag_us: WakeLag
-    read_lag_us: ReadLag | None  # None: the kernel stamps nothing here
-    started_at: str  # ISO 8601, UTC
-    started_unix_us: int  # the zero of every instant in the history
-    elapsed_s: float
-    sale_s: float
-    rates: Rates
-    cpu_samples: list[tuple[int, float]]  # (instant in µs, share of one core), every 0.25 s
-    stalls: list[tuple[int, int]]  # (instant in µs, length in µs): it stood still for 50 ms or more
-    scheduling: str  # what the kernel granted: fifo (real time) or other
-    processes: int = 1
-    outcomes: dict[str, int]  # first place attempts by outcome; they add up to `scheduled`
-    keys_shown: int
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of progress."""
-
-    elapsed_s: float
-    phase: str  # sale, drain
-    scheduled: int
-    sent: int
-    under_way: int
-    accepted: int
-    refused: int
-    sold: int  # keys shown to buyers
-    p99_us: int  # of the orders accepted since the last line
-    shed: int
-    cpu: float
-
-
-class Clock:
-    """The run's clock: µs since its start, monotonic, and where its zero lies on the wall clock."""
-
-    __slots__ = ("_agreed", "_zero_ns", "started_unix_us")
-
-    def __init__(self) -> None:
-        """Start now."""
-        self._agreed: tuple[int, int] | None = None
-        self.restart()
-
-    def agree(self, start_us: int, start_unix_us: int) -> None:
-        """Take the zero all processes of a run share, here by the monotonic clock and by the master's wall clock."""
-        self._agreed = start_us * 1000, start_unix_us
-
-    def restart(self) -> None:
-        """Make this instant the zero, or the one that was agreed upon, which may be still to come."""
-        self._zero_ns, self.started_unix_us = self._agreed or (time.monotonic_ns(), time.time_ns() // 1000)
-
-    def now_us(self) -> int:
-        """Return microseconds since the start."""
-        return (time.monotonic_ns() - self._zero_ns) // 1000
 
 
 class Swift(Protocol):
@@ -154,6 +64,7 @@ class Dispatcher:
         recorder: Recorder,
         clock: Clock,
         *,
+        sleepers: Sleepers | None = None,
         swift: Swift | None = None,
         urgent: Urgent | None = None,
         under_way_most: int = UNDER_WAY_MOST,
@@ -171,6 +82,7 @@ class Dispatcher:
             play: plays it; must record its own attempts.
             recorder: gets shed and unsent arrivals, and is flushed here.
             clock: the run's clock, restarted by ``run``.
+            sleepers: who waits for a later instant; woken here.
             swift: may send an arrival's order without a greenlet.
             urgent: where those who handle replies look whether an arrival is due.
             under_way_most: arrivals beyond this many at once are shed.
@@ -188,7 +100,10 @@ class Dispatcher:
         self._in_greenlets = self._shed = 0
         self._lag, self._phase = Buckets(), "sale"
         self._watch, self._scheduling = Watch(clock.now_us), ""
-        self._alarm = Alarm(self._send_due, urgent or Urgent())
+        self._alarm = Alarm(self._ring, urgent or Urgent())
+        self._rings_us = self._slack_us = 0  # when the alarm rings, and how much later than asked for that may be
+        self._sleepers = sleepers or Sleepers(clock.now_us)
+        self._sleepers.sooner = self._sooner
         self._taken = Event()  # the whole plan was walked
 
     @property
@@ -234,6 +149,8 @@ class Dispatcher:
             complete = False
         finally:
             self._watch.stop()
+            self._alarm.close()
+            self._sleepers.close()
             self._scheduling = give_real_time_back(self._scheduling)
             gc.enable()
             teller.kill()
@@ -247,15 +164,38 @@ class Dispatcher:
 
     def _dispatch(self) -> bool:
         """Wait until the plan was walked and return whether all of it was taken."""
-        try:
-            self._alarm.set_us(0)
-            self._taken.wait()
-        finally:
-            self._alarm.close()
+        self._alarm.set_us(0)
+        self._taken.wait()
         return self._begun == self._arrivals.total
 
-    def _send_due(self) -> None:
-        """Send every arrival that is due and set the alarm for the next. Runs in the hub, ahead of all others.
+    def _ring(self) -> None:
+        """Send every arrival that is due, wake who is, and set the alarm for the next. In the hub, ahead of all others.
+
+        At 5,000 a second a wake-up for each arrival is a quarter of all the generator does, and one for each reply
+        another tenth (150 µs a request without naps, 112 with 0.4 ms, 99 with 0.8 ms and rests; one slow machine,
+        the null server). So where arrivals are dense it naps between them: that is below what a run may be late, and
+        part of the lags it reports. Where they are not, each is sent to the moment.
+        """
+        walked = self._taken.is_set()
+        due_us = NEVER_US if walked else self._send_due()
+        due_us = min(due_us, self._sleepers.wake(self._clock.now_us()))
+        now_us, last, dense = self._clock.now_us(), self._arrivals.total - 1, False
+        if not walked and due_us > now_us:
+            far = min(DENSE, last - self._begun)
+            dense = self._arrivals.due_us(self._begun + far) - now_us <= far * self._nap_us
+        self._slack_us = self._nap_us if dense else 0
+        self._set(due_us, now_us)
+
+    def _sooner(self, due_us: int) -> None:
+        if due_us + self._slack_us < self._rings_us:
+            self._set(due_us, self._clock.now_us())
+
+    def _set(self, due_us: int, now_us: int) -> None:
+        self._rings_us = max(due_us, now_us + self._slack_us)
+        self._alarm.set_us(self._rings_us - now_us, rest_us=self._slack_us)
+
+    def _send_due(self) -> int:
+        """Send every arrival that is due and return the instant of the next.
 
         An arrival begins in here, not at the loop's next turn: its order is sent at once, or its greenlet runs until it
         first waits. After a stall the overdue go out in bursts, so that replies are read in between.
@@ -266,10 +206,8 @@ class Dispatcher:
         for _ in range(BURST_MOST):
             wait_us, stop = pace(now_us(), self._begun)
             if stop:
-                self._lag.add_all(late_us)
-                self._alarm.close()
                 self._taken.set()
-                return
+                break
             if wait_us > 0:
                 break
             number = self._begun
@@ -285,13 +223,7 @@ class Dispatcher:
                 self._in_greenlets += 1
                 self._crew.begin(self._arrive, number, due_us(number))
         self._lag.add_all(late_us)
-        # At 5,000 a second a wake-up for each arrival is a quarter of all the generator does, and one for each reply
-        # another tenth (150 µs a request without naps, 112 with 0.4 ms, 99 with 0.8 ms and rests; one slow machine,
-        # the null server). It is below what a run may be late, and part of the lags it reports.
-        if wait_us > 0:
-            self._alarm.set_us(max(wait_us, self._nap_us), rest_us=self._nap_us if wait_us <= self._nap_us else 0)
-        else:
-            self._alarm.set_us(1)
+        return NEVER_US if self._taken.is_set() else now_us() + wait_us
 
     def _send(self, number: int, due_us: int) -> int:
         """Send an arrival's order without a greenlet and return when that was; 0: it takes one."""

@@ -29,7 +29,7 @@ from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadtests.generator import likeness
 from loadtests.generator.clock_asking import ASKING_MOST_S, Asking, NoAnswer, now_us
-from loadtests.generator.dispatcher import Progress
+from loadtests.generator.generated import Progress
 from loadtests.generator.likeness import Likeness
 from loadtests.generator.part import together
 from loadtests.generator.telling import step

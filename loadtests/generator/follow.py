@@ -13,8 +13,8 @@ from gevent.event import AsyncResult, Event
 
 from core.errors import BadInput
 from loadtests.generator import clock_asking
-from loadtests.generator.dispatcher import Progress
 from loadtests.generator.fleet import EXIT_VOID, READY_MOST_S
+from loadtests.generator.generated import Progress
 from loadtests.generator.likeness import likeness
 from loadtests.generator.part import CannotPlay, Part
 from loadtests.generator.telling import step, tell

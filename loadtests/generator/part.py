@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from loadtests.generator.arrivals import Arrivals
-from loadtests.generator.dispatcher import Progress
+from loadtests.generator.generated import Progress
 from loadtests.generator.plan import Plan
 
 AHEAD_MOST: Final = 200_000  # arrivals planned before the start, some 300 bytes each

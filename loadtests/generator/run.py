@@ -30,10 +30,12 @@ from loadtests.generator.alarm import Urgent
 from loadtests.generator.arrivals import Arrivals, parse_arrivals
 from loadtests.generator.buyer import World, play
 from loadtests.generator.client import Client, RefusedError
+from loadtests.generator.clock import Clock
 from loadtests.generator.crew import Crew
-from loadtests.generator.dispatcher import DRAIN_MOST_S, Clock, Dispatcher, Progress
+from loadtests.generator.dispatcher import DRAIN_MOST_S, Dispatcher
 from loadtests.generator.follow import Follow
 from loadtests.generator.gateway import Gateway
+from loadtests.generator.generated import Progress
 from loadtests.generator.locust_stats import LocustStats
 from loadtests.generator.manners import THINK_MOST_US, Manners
 from loadtests.generator.part import CannotPlay, Part, PartOfArrivals, plan_of
@@ -41,6 +43,7 @@ from loadtests.generator.plan import Crowd, Plan, without
 from loadtests.generator.recorder import Recorder
 from loadtests.generator.retry_budget import RetryBudget
 from loadtests.generator.scenario import HOT_SKU, Scenario
+from loadtests.generator.sleepers import Sleepers
 from loadtests.generator.swift import Swift
 from loadtests.generator.telling import tell
 from loadtests.generator.web_face import Live, extend, quit_all
@@ -257,17 +260,17 @@ def run(
     if mine.start_us:
         clock.agree(mine.start_us, mine.start_unix_us)
     arrivals = options.arrivals if mine.of == 1 else PartOfArrivals(options.arrivals, mine)
-    crew = Crew()
+    crew, sleepers = Crew(), Sleepers(clock.now_us)
     crew.warm(_warm(options))
     world = World(
         target=options.target,
         ask=ask.request,
         wait=wait.request,
-        gateway=Gateway(options.target, ask.request, recorder, clock, _sleep_us),
+        gateway=Gateway(options.target, ask.request, recorder, clock, sleepers.sleep_us),
         recorder=recorder,
         names=options.names,
         clock=clock,
-        sleep_us=_sleep_us,
+        sleep_us=sleepers.sleep_us,
         spawn=crew.start,
         ask_beside=crew.ask,
         manners=options.manners,
@@ -282,6 +285,7 @@ def run(
         clock,
         drain_most_s=options.drain_s,
         show=show,
+        sleepers=sleepers,
         swift=Swift(world, ask, crew),
         urgent=urgent,
         waited=lambda: ask.waited + wait.waited,
@@ -310,7 +314,3 @@ def _warm(options: Options) -> int:
 
 def _plan(options: Options, number: int) -> Plan:
     return without(options.crowd.plan(number), options.target.lacks)
-
-
-def _sleep_us(pause_us: int) -> None:
-    gevent.sleep(pause_us / 1e6)

@@ -18,7 +18,8 @@ from typing import Any, Final, TypeAlias
 import gevent
 from flask import Blueprint, Response, jsonify, request
 
-from loadtests.generator.dispatcher import Dispatcher, Progress
+from loadtests.generator.dispatcher import Dispatcher
+from loadtests.generator.generated import Progress
 from loadtests.generator.recorder import Buckets, Recorder
 
 PATH: Final = "/flashproof"

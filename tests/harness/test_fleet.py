@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from loadtests.generator.arrivals import Arrivals, Constant, Poisson
-from loadtests.generator.dispatcher import Generated, Progress
+from loadtests.generator.generated import Generated, Progress
 from loadtests.generator.part import Part, PartOfArrivals, plan_of, together
 from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Buckets

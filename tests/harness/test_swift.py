@@ -19,8 +19,8 @@ from core.ids import Names
 from loadtests.generator import buyer, contract, swift
 from loadtests.generator.buyer import World, play
 from loadtests.generator.client import Client
+from loadtests.generator.clock import Clock
 from loadtests.generator.crew import Crew
-from loadtests.generator.dispatcher import Clock
 from loadtests.generator.gateway import Gateway
 from loadtests.generator.http1 import ReplyReader
 from loadtests.generator.manners import Manners

@@ -12,8 +12,9 @@ import pytest
 
 from loadtests.generator.arrivals import Constant
 from loadtests.generator.buyer import play
+from loadtests.generator.clock import Clock
 from loadtests.generator.crew import Crew
-from loadtests.generator.dispatcher import NAP_MOST_US, Clock, Dispatcher
+from loadtests.generator.dispatcher import NAP_MOST_US, Dispatcher
 from loadtests.generator.plan import Plan
 from loadtests.targets.core import Core
 from tests.harness.test_client import Server

@@ -14,7 +14,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadtests.generator.dispatcher import Clock
+from loadtests.generator.clock import Clock
 from loadtests.generator.watch import STALL_US, Watch
 from tests.harness.test_generator import generated, null_shop, start
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.generator.dispatcher import Progress
+from loadtests.generator.generated import Progress
 from loadtests.generator.load import web_words
 from loadtests.generator.recorder import Buckets
 from loadtests.generator.web_face import Together, percentiles_ms

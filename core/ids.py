@@ -13,6 +13,7 @@ import re
 from functools import lru_cache
 
 ORDER_ID_BYTES = 16
+ORDER_NAME_BYTES = 8  # the first of its id, where one taken for another costs no more than a question
 _MAC_BYTES = 16
 _TOKEN = re.compile(r"([0-9a-f]{8,10})\.([0-9a-f]{32})")
 _ORDER_ID = re.compile(r"[0-9a-f]{32}")  # bytes.fromhex alone would pass over blanks
@@ -97,8 +98,13 @@ def fingerprint(sku: str, quantity: int) -> str:
 
 
 def split_ids(joined: bytes) -> list[bytes]:
-    """Return order ids that stand joined, as in the queue of ends and the names of a SKU's orders."""
+    """Return order ids that stand joined, as in the queue of ends."""
     return [joined[at : at + ORDER_ID_BYTES] for at in range(0, len(joined), ORDER_ID_BYTES)]
+
+
+def split_names(joined: bytes) -> list[bytes]:
+    """Return what stands for orders, joined, among those of their SKU."""
+    return [joined[at : at + ORDER_NAME_BYTES] for at in range(0, len(joined), ORDER_NAME_BYTES)]
 
 
 def parse_order_id(text: str) -> bytes | None:

@@ -15,7 +15,7 @@ import redis.asyncio as redis
 from core.backends.postgres import Connection
 from core.backends.texts import text
 from core.backends.valkey import ROOT
-from core.ids import fingerprint, split_ids
+from core.ids import ORDER_NAME_BYTES, fingerprint, split_ids
 from core.sale.orders.finished import close_finished
 from core.sale.orders.order import HOLDING
 
@@ -107,7 +107,7 @@ async def _agree_live(connection: Connection, store: redis.Redis, repairs: Repai
                 continue
             repairs.restored += 1
             pipe.hset(f"{ROOT}:live", order_id, _pack(_record(row)))
-            pipe.append(f"{ROOT}:ids:{gen}:{row['sku']}", order_id)
+            pipe.append(f"{ROOT}:ids:{gen}:{row['sku']}", order_id[:ORDER_NAME_BYTES])
             if row["state"] == "reserved":
                 pipe.zadd(f"{ROOT}:due", {order_id: row["pay_by_ms"]})
         await pipe.execute()

@@ -25,6 +25,7 @@ from core.backends.postgres import PROJECTOR_LOCK, Connection
 from core.backends.valkey import ROOT, SHARD, ShardConnection
 from core.errors import FlashproofError, StoreUnavailable
 from core.facts import Placed
+from core.ids import ORDER_NAME_BYTES
 from core.sale.delivery.deliver import cure, prepare
 from core.sale.delivery.store import forget_owed
 from core.sale.orders import journal
@@ -244,7 +245,7 @@ class _Session:
             live: dict[bytes, bytes] = page  # type: ignore[assignment]  # this client decodes nothing
             for order_id, record in live.items():
                 key = f"{ROOT}:ids:{gen}:{msgspec.msgpack.decode(record)[2]}"
-                pipe.append(key, order_id)
+                pipe.append(key, order_id[:ORDER_NAME_BYTES])
                 pipe.expire(key, IDS_KEPT_S)
             await pipe.execute()
             if at == 0:

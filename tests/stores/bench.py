@@ -130,7 +130,7 @@ class Bench:
 
 
 def _cut(joined: bytes | None) -> set[bytes]:
-    return {joined[at : at + 16] for at in range(0, len(joined), 16)} if joined else set()
+    return {joined[at : at + 8] for at in range(0, len(joined), 8)} if joined else set()
 
 
 def _records(raw: dict[bytes, bytes]) -> dict[bytes, list[Any]]:

@@ -3,7 +3,8 @@
 The store says how long nobody, on no worker, can accept a new order of the SKU (see shard.lua: what comes back to a SKU
 that had nothing rests first), and names every order there is. Within that time an order id that is not among those
 names is certainly new, and certainly refused: the flood after the last unit never reaches Valkey, and who retries an
-accepted order is still sent there and finds it.
+accepted order is still sent there and finds it. A name is the beginning of an id: who shares one with an order is sent
+there as well.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from core.errors import FlashproofError, Refusal, SaleNotOpen, SoldOut
-from core.ids import ORDER_ID_BYTES, split_ids
+from core.ids import ORDER_NAME_BYTES, split_names
 from core.sale.orders.answers import Lasting
 from core.settings import KNOWN_ORDERS_MOST, SKUS_REMEMBERED_MOST
 
 _REFUSALS: Final[dict[str, type[Refusal]]] = {"sold_out": SoldOut, "not_open": SaleNotOpen}
 _ASK_AGAIN: Final = 0.6  # of the good time is over: one request may ask the store again, the others are still refused
 
-# (SKU, generation, from byte) -> the joined ids from there
+# (SKU, generation, from byte) -> the joined names from there
 ReadIds = Callable[[str, int, int], Awaitable[bytes]]
 
 
@@ -57,7 +58,7 @@ class Memory:
         if known is None:
             return None
         now = self._clock()
-        if now >= known.until or order_id in known.known:
+        if now >= known.until or order_id[:ORDER_NAME_BYTES] in known.known:
             return None
         if now >= known.ask_at:
             known.ask_at = known.until  # one is enough
@@ -67,7 +68,7 @@ class Memory:
     def learn(self, lasting: Sequence[Lasting], asked_at: float) -> None:
         """Take what the store said in a call that was sent at ``asked_at`` (monotonic seconds)."""
         for said in lasting:
-            if (said.ids_bytes + said.ids_before_bytes) // ORDER_ID_BYTES > KNOWN_ORDERS_MOST:
+            if (said.ids_bytes + said.ids_before_bytes) // ORDER_NAME_BYTES > KNOWN_ORDERS_MOST:
                 continue
             known = self._skus.get(said.sku) or self._new(said.sku)
             if known.gen != said.gen:
@@ -98,7 +99,7 @@ class Memory:
             known.reading = None
         if known.gen == said.gen:
             for joined in (new, before):
-                known.known.update(split_ids(joined))
+                known.known.update(split_names(joined))
             known.read += len(new)
             known.read_before += len(before)
 

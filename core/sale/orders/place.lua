@@ -46,7 +46,7 @@ for k, kind in ipairs(kinds) do
   local t = { sku = sku, print = print, quantity = quantity, rule = r, closed = closed_because(r) }
   if not t.closed then
     local amount, pay_by = r.price * quantity, now + r.hold_ms
-    r.ids, r.bought, r.buyers = r.ids or {}, r.bought or {}, r.buyers or {}
+    r.names, r.bought, r.buyers = r.names or {}, r.bought or {}, r.buyers or {}
     t.pay_by = pay_by
     t.record = { 'reserved', print, sku, '', quantity, amount, r.currency, pay_by, 0 }
     -- The same record and its fact, as msgpack arrays of 9 and 8 values around the buyer.
@@ -95,10 +95,10 @@ local function accept(i, id, t, buyer, held)
   r.free = r.free - t.quantity
   counts[t.sku][buyer] = held
   orders[id] = t.record
-  local bought, of_sku = r.bought, r.ids
+  local bought, names = r.bought, r.names
   local count = #bought
   bought[count + 1], bought[count + 2] = buyer, counts_as_text[held] or as_text(held)
-  of_sku[#of_sku + 1] = id
+  names[#names + 1] = name_of(id)
   local due_ids = t.due_ids
   if not due_ids then
     due_ids, t.accepted = {}, tell(t.answer)
@@ -132,8 +132,8 @@ for i = 1, #ids do said[i] = decide(i, ids[i], terms[which[i]], buyers[i]) end
 
 local ids_now, ids_before = root .. ':ids:' .. gen .. ':', root .. ':ids:' .. (gen - 1) .. ':'
 for sku, r in pairs(rules) do
-  if r and r.ids and #r.ids > 0 then
-    write_names(sku, r.ids)
+  if r and r.names and #r.names > 0 then
+    write_names(sku, r.names)
     call('HSET', root .. ':sku:' .. sku, 'free', r.free)
     call('HSET', root .. ':bought:' .. sku, unpack(r.bought))
   end

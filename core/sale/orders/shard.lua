@@ -4,7 +4,7 @@
 --
 --   :meta        hash    epoch (0: selling is closed), gen, run_id, trimmed, rest_ms
 --   :sku:<sku>   hash    free, price, currency, limit, hold_ms, opens_ms, closes_ms, rests_ms
---   :ids:<gen>:<sku>  string  the ids of all orders accepted in this generation, joined
+--   :ids:<gen>:<sku>  string  of all orders accepted in this generation, the first 8 bytes of their ids, joined
 --   :bought:<sku> hash   buyer -> units held or bought
 --   :live        hash    order id (16 bytes) -> record of an order not finished
 --   :done:<gen>  hash    order id -> idempotency record of a finished one (see close_finished), kept 24 to 48 h (two
@@ -176,9 +176,12 @@ end
 
 local IDS_KEPT_S = 3 * 86400  -- longer than two generations
 
+-- What stands for an order among those of its SKU. Two that share one are both taken for known, so both are asked for here.
+local function name_of(id) return string.sub(id, 1, 8) end
+
 -- Names orders of a SKU in this generation; a name may stand there twice.
-local function write_names(sku, ids)
-  local key, joined = root .. ':ids:' .. gen .. ':' .. sku, table.concat(ids)
+local function write_names(sku, names)
+  local key, joined = root .. ':ids:' .. gen .. ':' .. sku, table.concat(names)
   if call('APPEND', key, joined) == #joined then call('EXPIRE', key, IDS_KEPT_S) end
 end
 
@@ -190,11 +193,11 @@ local function name_again()
       if found_in[id] ~= 'live' then
         local sku = orders[id][SKU]
         of[sku] = of[sku] or {}
-        insert(of[sku], id)
+        insert(of[sku], name_of(id))
       end
     end
   end
-  for sku, ids in pairs(of) do write_names(sku, ids) end
+  for sku, names in pairs(of) do write_names(sku, names) end
 end
 
 local function write_counts()

@@ -8,6 +8,7 @@ worst part counts, so no part hides behind the others.
 from __future__ import annotations
 
 import heapq
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,10 +39,19 @@ _line = msgspec.json.Decoder(_Line)
 def merge_parts(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock] = ()) -> None:
     """Write the files of the whole run to ``out``; ``clocks`` tells how the parts' instants came onto one axis.
 
+    Either all of them stand there in the end or none does.
+
     Raises:
         OSError: a part is not whole, or ``out`` cannot be written.
         ValueError: a file of a part cannot be read, or parts began at different instants.
     """
+    with tempfile.TemporaryDirectory(prefix=".whole-", dir=out) as folder:
+        _merge(parts, Path(folder), clocks)
+        for name in FILES:
+            Path(folder, name).replace(out / name)
+
+
+def _merge(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock]) -> None:
     for name in ("history.jsonl", "charges.jsonl"):
         with (out / name).open("wb") as file:
             for _, _, raw in heapq.merge(*(_sorted_lines(part / name) for part in parts), key=lambda line: line[0]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import time
 from collections import defaultdict
@@ -24,16 +23,16 @@ from loadtests.generator.plan import Crowd
 from loadtests.generator.recorder import Buckets
 from loadtests.record.history import Attempt, read, read_charges
 from loadtests.record.latency import open_histogram
-from loadtests.record.merge import RULES, merge_generators
+from loadtests.record.merge import FILES, RULES, merge_generators, merge_parts
 from loadtests.record.summary import Histograms
+from loadtests.shop.deployment import free_ports
 from tests.harness.test_generator import assert_counted, assert_identity, generated, null_shop, start
 
 RATE, SECONDS, ARRIVALS = 60, 2.5, 150
 
 
 def fleet(url: str, out: Path, rate: float, seconds: float, *more: str) -> subprocess.Popen[str]:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = str(found.getsockname()[1])
+    port = str(free_ports(1)[0])
     ports = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port)
     return start(url, out, rate, seconds, "--processes", "2", *ports, *more)
 
@@ -138,6 +137,27 @@ def test_the_merged_histograms_are_those_of_the_merged_history(runs: tuple[Path,
         for name, one in buckets.items():
             assert list(open_histogram(merged[name]).counts) == list(one.histogram().counts)
             assert (merged[name].count, merged[name].max) == (one.total, one.max_us)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_parts_that_make_no_whole_leave_nothing_half_written(
+    runs: tuple[Path, Path], tmp_path: Path, name: str
+) -> None:
+    """Stops: a directory that looks like a run, for the history was merged before a later file proved unreadable."""
+    parts, out = [tmp_path / "1", tmp_path / "2"], tmp_path / "run"
+    out.mkdir()
+    for part in parts:
+        part.mkdir()
+        for file in FILES:
+            (part / file).write_bytes((runs[0] / file).read_bytes())
+    merge_parts(parts, out)
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    for path in out.iterdir():
+        path.unlink()
+    (parts[1] / name).write_bytes(b'{"torn')
+    with pytest.raises(msgspec.DecodeError):
+        merge_parts(parts, out)
+    assert not list(out.iterdir())
 
 
 def named(attempt: Attempt) -> str:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from core.errors import BadInput, Fault
 from core.settings import variable
-from loadtests import judge
 from loadtests.generator import contract
 from loadtests.generator.load import run_locust
 from loadtests.options import Elsewhere, Options
@@ -21,6 +20,7 @@ from loadtests.progress import Progress
 from loadtests.record import look, timeline
 from loadtests.record.describe import began, describe, read_generator
 from loadtests.record.resolve import ResumedClock, ShopConnection, resolve
+from loadtests.record.run_files import write_json
 from loadtests.record.summary import Incident
 from loadtests.shop.sampler import Sampler, Sources
 from loadtests.targets import Target, load
@@ -112,9 +112,9 @@ def run_against(options: Options, elsewhere: Elsewhere, target: Target, progress
         progress.step("waiting until all is quiet")
         where = elsewhere.postgres_dsn, elsewhere.valkey_url
         postgres, valkey, quiet = look.look(*where, elsewhere.skus, QUIET_MOST_S)
-        judge.write_json(options.report / "postgres.json", postgres)
+        write_json(options.report / "postgres.json", postgres)
         if elsewhere.valkey_url:
-            judge.write_json(options.report / "valkey.json", valkey)
+            write_json(options.report / "valkey.json", valkey)
     incidents = []
     if asked.left_open:
         incidents.append(Incident(at_us=0, what=f"{asked.left_open} questions stayed open", planned=False))
@@ -127,4 +127,4 @@ def run_against(options: Options, elsewhere: Elsewhere, target: Target, progress
         quiet_after_s=time.monotonic() - ended if quiet else None,
         lacks=target.lacks,
     )
-    judge.write_json(options.report / "run.json", run)
+    write_json(options.report / "run.json", run)

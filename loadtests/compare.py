@@ -17,6 +17,7 @@ from loadtests import judge
 from loadtests.comparison.blocks import CONFIDENCE
 from loadtests.comparison.comparable import changed, why_not
 from loadtests.comparison.effects import LEAST, METHOD, Comparison, Effect, effects, verdict
+from loadtests.record.run_files import Unjudgeable, read_run, write_json
 from loadtests.report.page import duration
 
 EXIT_WORSE: Final = 1
@@ -32,9 +33,9 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _options(argv)
     try:
-        files = judge.read_run(options.before), judge.read_run(options.after)
+        files = read_run(options.before), read_run(options.after)
         summaries = judge.judge(files[0]), judge.judge(files[1])
-    except judge.Unjudgeable as error:
+    except Unjudgeable as error:
         sys.stderr.write(f"VOID: {error}\n")
         return EXIT_VOID
     reasons = why_not(*summaries, files)
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     )
     if options.json:
         try:
-            judge.write_json(options.json, comparison)
+            write_json(options.json, comparison)
         except OSError as error:
             raise BadInput(f"--json {options.json}: {error.strerror}") from error
     show(comparison)

@@ -5,22 +5,20 @@ The verdict is the gravest that any rule of ``RULES`` argues for: **wrong** (an 
 because a broken invariant is true however badly the load was made; void comes before slow because a latency
 measured by a generator that was itself late says nothing of the shop.
 
-``read_run`` reads, ``judge`` decides without I/O; ``loadtests.verify`` judges again and names every difference.
+``record.run_files`` reads, ``judge`` decides without I/O; ``loadtests.verify`` judges again and names every difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import msgspec
 
-from core.errors import Fault
 from loadtests import checkers
 from loadtests.checkers import non_vacuity
-from loadtests.record import fitness, identity, timeline
-from loadtests.record.evidence import NO_POSTGRES, NO_VALKEY, Evidence, Finding, PostgresState, ValkeyState
+from loadtests.record import fitness, identity
+from loadtests.record.evidence import Finding
 from loadtests.record.figures import (
     costs,
     gaps,
@@ -38,24 +36,20 @@ from loadtests.record.figures import (
     wake_lag_p99_us,
 )
 from loadtests.record.groups import amplified, groups
-from loadtests.record.history import Attempt, read, read_charges
+from loadtests.record.history import Attempt
 from loadtests.record.latency import latency_of_values, most_at_p99
 from loadtests.record.memory import grown, growth
+from loadtests.record.run_files import RunFiles, Unjudgeable
 from loadtests.record.stock_locust import stock_locust
 from loadtests.record.summary import (
     EXIT_CODE,
     SCHEMA,
-    Generator,
     GeneratorHealth,
-    Histograms,
     Identity,
     Latency,
-    Recorded,
-    Run,
     Summary,
     Verdict,
 )
-from loadtests.record.timeline import Sample
 from loadtests.record.unserved import put_off
 
 HTTP_INTERNAL_ERROR: Final = 500
@@ -68,23 +62,6 @@ _MAY_BE_EMPTY: Final = {
     "refusals_changed_nothing": "sold_out",
     "no_order_lost": "delivery",
 }
-
-
-class Unjudgeable(Fault):
-    """The run's files are missing or unreadable, so it cannot be judged."""
-
-    code = "unjudgeable"
-
-
-class RunFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a run's directory holds."""
-
-    run: Run
-    generator: Generator
-    histograms: dict[str, Recorded]  # by name, from the intended instant
-    service: dict[str, Recorded]  # the same from the send
-    evidence: Evidence
-    timeline: list[Sample] = []
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +125,8 @@ def _generator_short(case: _Case) -> Iterable[str]:
 def _unaccounted(case: _Case) -> Iterable[str]:
     yield from identity.violations(case.identity, case.firsts)
     yield from fitness.contradicted(case.firsts.values())
+    if case.identity.accepted and not case.latency_us["accepted"].count:
+        yield f"{case.identity.accepted} orders were accepted, and histograms.json has no latency of theirs."
 
 
 def _accident(case: _Case) -> Iterable[str]:
@@ -264,7 +243,7 @@ def judge(files: RunFiles) -> Summary:
         identity=identity.identity_of(generator.scheduled, firsts.values()),
         latency_us=latency_us,
         accepted_per_s=per_second.accepted_per_s,
-        wake_lag_p99_us=max(wake_lag_p99_us(firsts.values()), round(generator.wake_lag_us.p99)),
+        wake_lag_p99_us=max(wake_lag_p99_us(firsts.values(), evidence.attempts), round(generator.wake_lag_us.p99)),
         read_lag_p99_us=read_lag_p99_us(read_late_us, generator),
     )
     argued = [(verdict, reason) for verdict, _, rule in RULES for reason in rule(case)]
@@ -341,60 +320,3 @@ def _health(case: _Case) -> GeneratorHealth:
 def exit_code(summary: Summary) -> int:
     """Return 0 for pass, 1 slow, 2 wrong, 3 void."""
     return EXIT_CODE[summary.verdict]
-
-
-# --- reading and writing ------------------------------------------------------------------------------------
-
-_T = TypeVar("_T")
-
-
-def _load(path: Path, kind: type[_T] | Any) -> _T:
-    try:
-        decoded: _T = msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as error:
-        raise Unjudgeable(f"{path.name} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unjudgeable(f"{path.name} is not what it should be: {error}") from error
-    return decoded
-
-
-def read_run(directory: Path) -> RunFiles:
-    """Return what the directory of a run holds.
-
-    Raises:
-        Unjudgeable: a file is missing or broken.
-    """
-    run: Run = _load(directory / "run.json", Run)
-    try:
-        attempts = list(read(directory / "history.jsonl"))
-        charges = list(read_charges(directory / "charges.jsonl"))
-        samples = timeline.read_timeline(directory / timeline.NAME)
-    except OSError as error:
-        raise Unjudgeable(f"{Path(str(error.filename)).name} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise Unjudgeable(str(error)) from error
-    unread = frozenset(run.unread)
-    histograms: Histograms = _load(directory / "histograms.json", Histograms)
-    return RunFiles(
-        run=run,
-        generator=_load(directory / "generator.json", Generator),
-        histograms=histograms.latency,
-        service=histograms.service,
-        evidence=Evidence(
-            wanted=tuple(run.wanted),
-            hot_sku=run.hot_sku,
-            attempts=attempts,
-            charges=charges,
-            postgres=NO_POSTGRES if "postgres" in unread else _load(directory / "postgres.json", PostgresState),
-            valkey=NO_VALKEY if "valkey" in unread else _load(directory / "valkey.json", ValkeyState),
-            unread=unread,
-        ),
-        timeline=samples,
-    )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a Struct as indented JSON, whole or not at all."""
-    whole = path.with_name(path.name + ".new")
-    whole.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-    whole.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -52,12 +53,12 @@ def git_commit() -> str:
 
 
 def point_latest(report: Path) -> None:
-    """Let ``latest`` beside the run point at it, by one atomic rename."""
+    """Let ``latest`` beside the run point at it, by one atomic rename; where that may not be, it does not."""
     link = report.parent / "latest"
     fresh = report.parent / f".latest-{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(report.name)
-    if link.is_dir() and not link.is_symlink():
-        fresh.unlink()
+    if os.path.lexists(link) and not link.is_symlink():
         return
-    fresh.replace(link)
+    with contextlib.suppress(OSError):  # the directory above the run is not ours to write
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(report.name)
+        fresh.replace(link)

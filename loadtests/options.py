@@ -23,6 +23,7 @@ from loadtests.generator.arrivals import parse_arrivals
 from loadtests.generator.load import Hosts
 from loadtests.generator.scenario import HOT_SKU, Scenario
 from loadtests.hosts import add_master, master_of
+from loadtests.record.folder import directory
 from loadtests.record.summary import Budgets
 from loadtests.scenarios import NAMES, find
 from loadtests.shop.kills import Kill, parse_kills
@@ -165,7 +166,7 @@ def read_options(argv: Sequence[str], says: str) -> Options:
         profile=options.profile,
         web=options.web,
         ceiling_s=options.ceiling,
-        report=options.report or Path("out/prove") / run_id,
+        report=directory(options.report) if options.report is not None else Path("out/prove") / run_id,
         command=shlex.join(["flashproof", "prove", *_without_secrets(argv)]),
         elsewhere=elsewhere,
         hosts=hosts,
@@ -297,7 +298,7 @@ def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace
         help="the target's PostgreSQL, read only; without it what it knows is not checked",
     )
     add("--valkey-url", metavar="URL", help="the target's Valkey, only read; the same")
-    add("--report", type=Path, metavar="DIR", help="where the run is written (default out/prove/<run id>)")
+    add("--report", metavar="DIR", help="where the run is written (default out/prove/<run id>)")
     add("--profile", action="store_true", help="also draw flame graphs of a server worker and the projector (py-spy)")
     web = f"watch it in Locust's web UI on this port of 127.0.0.1 ({WEB_PORT}); each look costs the generator time"
     add("--web", nargs="?", type=int, const=WEB_PORT, metavar="PORT", help=web)

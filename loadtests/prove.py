@@ -30,6 +30,7 @@ from loadtests.progress import Progress
 from loadtests.record import collect, describe, timeline
 from loadtests.record.folder import occupied
 from loadtests.record.resolve import resolve
+from loadtests.record.run_files import read_run, write_json
 from loadtests.record.summary import Incident
 from loadtests.report import html, terminal
 from loadtests.shop.deployment import CORE, Deployment
@@ -51,7 +52,8 @@ _STILL_S: Final = 3.0  # a shop in which nothing moves for so long after the las
 def main(argv: Sequence[str]) -> int:
     """Run a whole flash sale with real stores, check everything, print the verdict.
 
-    Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (proves nothing), 64 bad usage.
+    Exit codes: 0 pass, 1 slow (a budget missed), 2 wrong (an invariant broken), 3 void (proves nothing), 64 bad
+    usage, 130 interrupted.
     """
     if "--worker" in argv:
         return hosts.play(argv)
@@ -80,11 +82,15 @@ def _prove(options: Options, target: Target | None) -> int:
             run_sale(options, progress)
         _write_ceiling(options.report / "generator.json", ceiling)
         progress.step("judging")
-        files = judge.read_run(options.report)
+        files = read_run(options.report)
         summary = judge.judge(files)
-        judge.write_json(options.report / "summary.json", summary)
+        write_json(options.report / "summary.json", summary)
         html.write(options.report, summary, files)
     except BadInput:
+        raise
+    except KeyboardInterrupt:
+        progress.end()
+        sys.stderr.write(f"interrupted: nothing was judged, and {options.report} holds no verdict\n")
         raise
     except Exception as error:  # noqa: BLE001  # whatever stood in the way, the run proves nothing: that is its own code
         progress.end()
@@ -138,8 +144,8 @@ def run_sale(options: Options, progress: Progress) -> None:
         states = asyncio.run(collect.collect(shop.settings.postgres_dsn, shop.settings.valkey_url))
         versions = stores_versions(shop.settings)
     generator = describe.read_generator(options.report)
-    judge.write_json(options.report / "postgres.json", states[0])
-    judge.write_json(options.report / "valkey.json", states[1])
+    write_json(options.report / "postgres.json", states[0])
+    write_json(options.report / "valkey.json", states[1])
     started = describe.began(generator, began)
     sampler.write(options.report / timeline.NAME, round(started * 1e6))
     incidents = [_incident(one, started) for one in shop.incidents]
@@ -150,7 +156,7 @@ def run_sale(options: Options, progress: Progress) -> None:
     run = describe.describe(
         options, generator, cpu=cpu, incidents=incidents, versions=versions, quiet_after_s=quiet_after_s
     )
-    judge.write_json(options.report / "run.json", run)
+    write_json(options.report / "run.json", run)
 
 
 def _calm(options: Options, shop: Deployment, progress: Progress) -> tuple[float | None, int]:
@@ -201,7 +207,7 @@ def _write_ceiling(path: Path, ceiling: Whole | None) -> None:
         return
     told = msgspec.json.decode(path.read_bytes())
     found = {"ceiling_per_s": ceiling.arrivals_per_s, "ceiling_requests_per_s": ceiling.requests_per_s}
-    judge.write_json(path, {**told, **found, "ceiling_found": ceiling.gave_out})
+    write_json(path, {**told, **found, "ceiling_found": ceiling.gave_out})
 
 
 def _generate(

@@ -22,11 +22,12 @@ from typing import Final
 import msgspec
 
 from core.errors import BadInput, FlashproofError
-from loadtests import judge
 from loadtests.generator.arrivals import parse_arrivals
 from loadtests.generator.scenario import Scenario
 from loadtests.machine import describe_machine, git_commit, point_latest
 from loadtests.progress import Progress
+from loadtests.record.folder import SWEEP, directory, occupied
+from loadtests.record.run_files import write_json
 from loadtests.scenarios import NAMES, find
 from loadtests.search import page, result
 from loadtests.search.bracket import Answer, Bounds, search
@@ -85,18 +86,23 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def main(argv: Sequence[str]) -> int:
     """Find the highest rate that keeps a budget, by short trials on real stores; say what keeps it from twice that."""
     options = read_options(argv)
-    try:
-        options.report.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--report {options.report}: {error.strerror}") from error
+    with occupied(options.report, SWEEP):
+        return _main(options)
+
+
+def _main(options: Options) -> int:
     progress = Progress(options.seconds)
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     try:
         trials, versions = run_trials(options, progress, began)
         sweep = _sweep(options, trials, versions, started_at, time.monotonic() - began)
-        judge.write_json(options.report / "sweep.json", sweep)
+        write_json(options.report / "sweep.json", sweep)
         page.write(options.report, sweep)
     except BadInput:
+        raise
+    except KeyboardInterrupt:
+        progress.end()
+        sys.stderr.write(f"interrupted: nothing was found out, and {options.report} holds no answer\n")
         raise
     except Exception as error:  # noqa: BLE001  # whatever stood in the way, nothing was found out
         progress.end()
@@ -155,7 +161,7 @@ def read_options(argv: Sequence[str]) -> Options:
         processes=given.processes,
         stock_share=given.stock_share,
         seed=given.seed,
-        report=given.report or Path("out/sweep") / run_id,
+        report=directory(given.report) if given.report is not None else Path("out/sweep") / run_id,
         command=shlex.join(["flashproof", "sweep", *argv]),
     )
 
@@ -198,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--trials", type=int, default=40, help="trials at most (default 40)")
     add("--minutes", type=float, default=2.8, help="minutes at most, start and all (default 2.8)")
     add("--seed", type=int, default=1, help="the same seed gives the same crowds (default 1)")
-    add("--report", type=Path, metavar="DIR", help="where it is written (default out/sweep/<run id>)")
+    add("--report", metavar="DIR", help="where it is written (default out/sweep/<run id>)")
     return parser
 
 

@@ -19,8 +19,8 @@ import msgspec
 
 from core.errors import BadInput
 from loadtests import judge
-from loadtests.judge import RunFiles, Unjudgeable
 from loadtests.record import rebuild
+from loadtests.record.run_files import RunFiles, Unjudgeable, as_written, read_run
 from loadtests.record.summary import Summary
 from loadtests.report import html
 
@@ -65,12 +65,12 @@ def verify(directory: Path) -> list[str]:
     try:
         msgspec.json.decode(said, type=Summary)
         summary_said = msgspec.json.decode(said)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unjudgeable(f"summary.json is not what it should be: {error}") from error
-    files = judge.read_run(directory)
+    files = read_run(directory)
     found = judge.judge(files)
     differences = list(_counted(files))
-    differences += _values("summary.json", "", summary_said, msgspec.json.decode(msgspec.json.encode(found)))
+    differences += _structures("summary.json", summary_said, found, said, as_written(found).decode())
     return differences + list(_pages(page, html.render(found, files)))
 
 
@@ -94,6 +94,16 @@ def _read(path: Path) -> str:
         raise Unjudgeable(f"{path.name} is not what it should be: {error}") from error
 
 
+def _structures(name: str, said: Any, found: Any, said_text: str, found_text: str) -> Iterator[str]:
+    """Compare values, and then how they are written: a name that stands twice or an odd number says two things."""
+    differs = False
+    for difference in _values(name, "", said, msgspec.json.decode(msgspec.json.encode(found))):
+        differs = True
+        yield difference
+    if not differs and said_text != found_text:
+        yield f"{name}: {_apart(said_text, found_text)}"
+
+
 def _pages(said: str, found: str) -> Iterator[str]:
     """Compare two pages: the data of their charts by name, then line by line whatever else they say."""
     if said == found:
@@ -102,11 +112,11 @@ def _pages(said: str, found: str) -> Iterator[str]:
     data_found, rest_found = html.parted(found)
     try:
         charts_said = {chart["id"]: chart for chart in msgspec.json.decode(data_said)}
-    except (msgspec.DecodeError, TypeError, KeyError):
+    except (msgspec.DecodeError, TypeError, KeyError, RecursionError):
         yield "report.html: the data of its charts cannot be read"
     else:
         charts_found = {chart["id"]: chart for chart in msgspec.json.decode(data_found)}
-        yield from _values(html.NAME, "", charts_said, charts_found)
+        yield from _structures(html.NAME, charts_said, charts_found, data_said, data_found)
     for number, (one, other) in enumerate(zip_longest(rest_said.split("\n"), rest_found.split("\n")), 1):
         if one != other:
             yield f"report.html line {number}: {_apart(one, other)}"
@@ -129,7 +139,7 @@ def _values(name: str, where: str, said: Any, found: Any) -> Iterator[str]:
     elif isinstance(said, list) and isinstance(found, list) and len(said) == len(found):
         for number, (one, other) in enumerate(zip(said, found, strict=True)):
             yield from _values(name, f"{where}[{number}]", one, other)
-    elif said != found:
+    elif said != found or type(said) is not type(found):  # true is 1 in Python, and no number in a chart
         yield f"{where}: {name} says {_cut(said)}, the raw files say {_cut(found)}"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from loadtests.judge import RunFiles
 from loadtests.record.history import Attempt
 from loadtests.record.identity import first_places
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import Summary
 from loadtests.record.timeline import others_cores
 

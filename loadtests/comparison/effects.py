@@ -12,12 +12,12 @@ import msgspec
 
 from loadtests.checkers.answers import has_order
 from loadtests.comparison.blocks import CONFIDENCE, Blocks, Figure, Totals, Values, blocks_of, interval
-from loadtests.judge import RunFiles
 from loadtests.record.counted import AFTERWARDS
 from loadtests.record.figures import sale_window
 from loadtests.record.history import Attempt
 from loadtests.record.identity import first_places, word_of
 from loadtests.record.latency import PERCENTILES, printable
+from loadtests.record.run_files import RunFiles
 
 LEAST: Final = 0.05  # a smaller effect is called no difference, however sure it is
 # no difference: the whole interval is smaller than the least effect that counts; unclear: it might be either.

@@ -212,8 +212,10 @@ class Trace(_Instants):
         Raises:
             ValueError: it cannot be read, or a line is wrong; the message says which and what to do.
         """
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"the trace {path} cannot be read (it is no file): name a file of instants")
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise ValueError(f"the trace {path} cannot be read ({why}): name a file of instants") from error
@@ -224,6 +226,11 @@ class Trace(_Instants):
                 instants_us.append(_instant_us(f"{path.name} line {number}", word, instants_us, seconds))
         if not instants_us:
             raise ValueError(f"{path.name} has no instants: write one a line, in seconds since the start")
+        if len(instants_us) > min(ARRIVALS_MOST, RATE_MOST * seconds):
+            raise ValueError(
+                f"{path.name} has {len(instants_us)} instants; {RATE_MOST:.0f} for each of the {seconds:g} seconds and "
+                f"{ARRIVALS_MOST} in all are the most: ask for more seconds, or cut the trace"
+            )
         super().__init__(len(instants_us) / seconds, seconds)
         self._instants_us, self.total = instants_us, len(instants_us)
 

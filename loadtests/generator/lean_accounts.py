@@ -12,7 +12,8 @@ import msgspec
 
 from loadtests.generator.client import Client
 from loadtests.generator.locust_stats import LocustStats
-from loadtests.generator.recorder import NAMES_MOST, Buckets
+from loadtests.generator.recorder import Buckets
+from loadtests.record.counted import NAMES_MOST
 
 FLUSH_S: Final = 0.5
 BUFFER_BYTES_MOST: Final = 262_144

@@ -15,13 +15,12 @@ from typing import Final, Protocol
 import msgspec
 from hdrh.histogram import HdrHistogram
 
+from loadtests.record.counted import NAMES_MOST, OTHER, is_invented
 from loadtests.record.history import Attempt, Charge
 
 LATENCY_US_MOST: Final = 60_000_000
 DIGITS: Final = 3
-NAMES_MOST: Final = 200  # histograms of one run; a shop that invents codes ends in one called ``OTHER``
 BUFFER_BYTES_MOST: Final = 262_144
-OTHER: Final = "other"
 HELD_MOST: Final = 64  # attempts settled together, in some tenths of a millisecond: replies wait meanwhile
 WINDOW_LEAST: Final = 100  # of them that say how long orders take
 WINDOW_MOST: Final = 100_000  # latencies kept for the live line between two looks
@@ -114,6 +113,25 @@ class Buckets:
         return Summary(self.total, p50, p90, p99, p999, self.max_us, self.over, text)
 
 
+class ByName(dict[str, Buckets]):
+    """Counts by name; those whose names a shop invents beyond ``NAMES_MOST`` are counted together."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._invented = 0
+
+    def of(self, name: str) -> Buckets:
+        """Return the counts under a name, or under ``OTHER``."""
+        found = self.get(name)
+        if found is None:
+            if is_invented(name):
+                if self._invented >= NAMES_MOST:
+                    return self.setdefault(OTHER, Buckets())
+                self._invented += 1
+            found = self[name] = Buckets()
+        return found
+
+
 class Recorder:
     """Takes every attempt and charge of one run; open until ``close``."""
 
@@ -130,8 +148,7 @@ class Recorder:
         self._charges = (out_dir / "charges.jsonl").open("wb", buffering=0)
         self._history_buffer = bytearray()
         self._encoder = msgspec.json.Encoder()
-        self._buckets: dict[str, Buckets] = {}
-        self._service: dict[str, Buckets] = {}
+        self._buckets, self._service = ByName(), ByName()
         self._window: list[int] = []
         self._window_service: list[int] = []
         self._held: list[tuple[Attempt, str, int, int]] = []  # the arguments of `note`
@@ -208,8 +225,8 @@ class Recorder:
 
     def _count(self, name: str, latencies_us: list[int], services_us: list[int]) -> None:
         self._requests += len(latencies_us)
-        _buckets(self._buckets, name).add_all(latencies_us)
-        _buckets(self._service, name).add_all(services_us)
+        self._buckets.of(name).add_all(latencies_us)
+        self._service.of(name).add_all(services_us)
         if name == "accepted":
             self._accepted += len(latencies_us)
             if len(self._window) < WINDOW_MOST:
@@ -229,7 +246,7 @@ class Recorder:
 
     def latency(self, name: str, latency_us: int) -> None:
         """Count one latency under a name."""
-        _buckets(self._buckets, name).add(latency_us)
+        self._buckets.of(name).add(latency_us)
 
     def window(self) -> tuple[int, int]:
         """Return p99 of the orders accepted since this was last asked, from their due instants (0: none).
@@ -270,15 +287,6 @@ class Recorder:
 
 def _p99(values: list[int]) -> int:
     return values[min(len(values) - 1, len(values) * 99 // 100)] if values else 0
-
-
-def _buckets(found: dict[str, Buckets], name: str) -> Buckets:
-    buckets = found.get(name)
-    if buckets is None:
-        if len(found) >= NAMES_MOST:
-            name = OTHER
-        buckets = found.setdefault(name, Buckets())
-    return buckets
 
 
 def _write(file: io.FileIO, buffer: bytearray) -> None:

@@ -298,9 +298,14 @@ def run(
     recorder.close()
     encoded = msgspec.json.format(msgspec.json.encode(generated), indent=1) + b"\n"
     (options.out_dir / "generator.json").write_bytes(encoded)
-    if crew.faults:
-        sys.stderr.write(f"{options.scenario}: {crew.faults} faults, the first:\n{crew.first_fault}\n")
+    _tell_faults(options.scenario, crew)
     return 0 if generated.complete else EXIT_NOT_RUN
+
+
+def _tell_faults(scenario: str, crew: Crew) -> None:
+    if crew.faults:
+        first = crew.first_fault.rstrip().rpartition("\n")[2]  # the traceback's last line
+        sys.stderr.write(f"{crew.first_fault}{scenario}: {crew.faults} faults, the first: {first[:400]}\n")
 
 
 def _warm(options: Options) -> int:

@@ -116,14 +116,14 @@ class Together:
 
 
 def percentiles_ms(buckets: Buckets | None) -> dict[str, float | str]:
-    """Return percentiles in ms; "–" for one with fewer than 100 values beyond it, but a p50 always."""
+    """Return percentiles in ms; "–" for one with fewer than 100 values beyond it."""
     found: dict[str, float | str] = dict.fromkeys(_SHARES, "–")
     if buckets is None or not buckets.total:
         return found
     ranks = {
         which: max(1, round(share * buckets.total))
         for which, share in _SHARES.items()
-        if which == "p50" or buckets.total * (1 - share) >= BEYOND_LEAST
+        if buckets.total * (1 - share) >= BEYOND_LEAST
     }
     seen = 0
     for edge_us in sorted(buckets.counts):

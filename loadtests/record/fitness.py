@@ -70,6 +70,10 @@ def short(generator: Generator, identity: Identity) -> Iterable[str]:
             f"{generator.scheduled} arrivals were scheduled, but {generator.sent} sent "
             f"+ {generator.shed} shed + {generator.unsent} unsent is another number."
         )
+    if generator.crashed:
+        yield f"{generator.crashed} arrivals ended by a fault of generator or adapter; logs/locust.log has the first."
+    elif not generator.complete:
+        yield "The generator did not run the whole of its plan."
     written = identity.accounted() - identity.shed - identity.unsent
     if written != generator.sent:
         yield f"The generator says {generator.sent} arrivals were sent; the history has {written}."

@@ -13,32 +13,56 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from core.errors import BadInput
 
 MARK: Final = ".flashproof-run"
-_SAYS: Final = b"flashproof prove writes its runs here and removes the files of the run before\n"
-NAMES: Final = (
+_SAYS: Final = b"flashproof writes its runs here and removes the files of the run before\n"
+_LOGS: Final = tuple(f"logs/{part}.log" for part in ("serve", "work", "valkey", "postgres", "locust"))
+NAMES: Final = (  # of prove
     *("run.json", "generator.json", "histograms.json", "history.jsonl", "charges.jsonl", "timeline.jsonl"),
     *("postgres.json", "valkey.json", "summary.json", "report.html", "metrics-serve.txt", "metrics-work.txt"),
     *("profile-serve.svg", "profile-work.svg"),
-    *(f"logs/{part}.log" for part in ("serve", "work", "valkey", "postgres", "locust")),
+    *_LOGS,
 )
 _HALF: Final = ".new"  # what is not wholly written yet
-_PARTS: Final = ".parts-*"  # of the workers of a master that was killed
 _STORES: Final = "stores"  # of a run that was killed
 
 
+class Leaves(NamedTuple):
+    """What a run leaves in its directory."""
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]  # patterns
+
+
+RUN: Final = Leaves(NAMES, (".parts-*", ".whole-*"))  # the folders: of a master that was killed
+SWEEP: Final = Leaves(("sweep.json", "sweep.html", *_LOGS), ("trial-[0-9][0-9][0-9]",))
+
+
+def directory(text: str) -> Path:
+    """Return the directory that ``--report`` names, by a path that ends in a name.
+
+    Raises:
+        BadInput: it names none.
+    """
+    path = Path(text) if Path(text).name not in ("", "..") else Path(text).resolve()
+    if not text or not path.name:
+        raise BadInput(f"--report must name a directory for the run, not {text!r}")
+    return path
+
+
 @contextlib.contextmanager
-def occupied(report: Path) -> Iterator[None]:
-    """Make a run's directory, hold it, and remove what an earlier run left.
+def occupied(report: Path, leaves: Leaves = RUN) -> Iterator[None]:
+    """Make a run's directory, hold it, and remove what an earlier run left; ``leaves`` tells what that may be.
 
     Raises:
         BadInput: it cannot be made or written, another run is writing there, or it holds what may be somebody else's.
     """
     _make(report)
-    kept = [name for name in NAMES if os.path.lexists(report / name)]
+    kept = [name for name in leaves.files if os.path.lexists(report / name)]
+    kept += [path.name for pattern in leaves.folders for path in report.glob(pattern)]
     if kept and not (report / MARK).is_file():
         raise BadInput(
             f"--report {report}: {kept[0]} is there, and nothing says that a run left it; "
@@ -54,7 +78,7 @@ def occupied(report: Path) -> Iterator[None]:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BadInput(f"--report {report}: another run is writing there; name another directory") from error
-        _clear(report)
+        _clear(report, leaves)
         mark.truncate(0)
         mark.write(_SAYS)
         mark.flush()
@@ -76,13 +100,13 @@ def _make(report: Path) -> None:
         raise BadInput(f"--report {report}: {error.strerror}; name a directory that can be written") from error
 
 
-def _clear(report: Path) -> None:
+def _clear(report: Path, leaves: Leaves) -> None:
     try:
-        for name in NAMES:
+        for name in leaves.files:
             (report / name).unlink(missing_ok=True)
             (report / (name + _HALF)).unlink(missing_ok=True)
-        for parts in report.glob(_PARTS):
-            shutil.rmtree(parts)
+        for folder in [path for pattern in leaves.folders for path in report.glob(pattern)]:
+            shutil.rmtree(folder)
     except OSError as error:
         raise BadInput(f"--report {report}: {error.filename} cannot be removed: {error.strerror}") from error
 

@@ -18,6 +18,7 @@ import msgspec
 
 from loadtests.record.axis import WorkerClock
 from loadtests.record.latency import merge as merge_histograms
+from loadtests.record.run_files import write_json
 from loadtests.record.summary import Histograms
 
 FILES: Final = ("history.jsonl", "charges.jsonl", "histograms.json", "generator.json")
@@ -61,9 +62,9 @@ def _merge(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock]) -> N
         beginning: merge_histograms([getattr(one, beginning) for one in found])
         for beginning in Histograms.__struct_fields__
     }
-    _write_json(out / "histograms.json", merged)
+    write_json(out / "histograms.json", merged)
     told = [msgspec.json.decode((part / "generator.json").read_bytes()) for part in parts]
-    _write_json(out / "generator.json", merge_generators(told) | {"clocks": clocks})
+    write_json(out / "generator.json", merge_generators(told) | {"clocks": clocks})
 
 
 def _sorted_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -83,10 +84,6 @@ def _sorted_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 yield heapq.heappushpop(held, entry)
     while held:
         yield heapq.heappop(held)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
 
 
 # --- the generator's own word -----------------------------------------------------------------------------------

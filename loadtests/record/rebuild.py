@@ -14,8 +14,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from loadtests.generator.recorder import NAMES_MOST, OTHER, Buckets
-from loadtests.record.counted import AFTERWARDS, PAID_TO_DELIVERED, histogram_of, outcome_of
+from loadtests.generator.recorder import Buckets
+from loadtests.record.counted import (
+    AFTERWARDS,
+    NAMES_MOST,
+    OTHER,
+    PAID_TO_DELIVERED,
+    histogram_of,
+    is_invented,
+    outcome_of,
+)
 from loadtests.record.figures import read_lags
 from loadtests.record.history import Attempt, Charge
 from loadtests.record.identity import first_places
@@ -63,26 +71,26 @@ def first_sight(attempt: Attempt, shown: set[str]) -> bool:
 def histogram_differences(beginning: str, said: Mapping[str, Recorded], found: Found) -> Iterator[str]:
     """Yield every difference between recorded histograms and those made again.
 
-    Where there were more names than are kept, what is missing under a name must be found under ``other``, bucket by
-    bucket.
+    Where a shop invented more names than are kept, what is missing under a name must be found under ``other``, bucket
+    by bucket.
 
     Raises:
         ValueError: one is no histogram.
     """
     left: Counter[int] = Counter()
-    many = OTHER in said and len(said) > NAMES_MOST
+    many = OTHER in said and sum(map(is_invented, said)) >= NAMES_MOST
     for name in sorted(said.keys() | found.keys()):
         if many and name == OTHER:
             continue
         where = f"histograms.json: {beginning}.{name}"
         if name not in said:
-            if many:
+            if many and is_invented(name):
                 left += Counter(found[name].counts)
             else:
                 yield f"{where} is missing; the history has {found[name].total} of it"
         elif name not in found:
             yield f"{where} has {said[name].count} values, the history none"
-        elif many:
+        elif many and is_invented(name):
             here, there = _counts(said[name]), Counter(found[name].counts)
             left += there - here
             yield from _bucket_differences(where, here - there, Counter())

@@ -110,6 +110,8 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: dict[str, int] = {}
     requests: int | None = None
     keys_shown: int | None = None
+    complete: bool = True  # the whole plan was run, without a fault
+    crashed: int = 0  # arrivals that ended by a fault of the generator
     cpu_samples: list[tuple[int, float]] = []  # (instant in µs, share of one core), every 0.25 s
     stalls: list[tuple[int, int]] = []  # (instant in µs, length in µs) of what stopped the generator for 50 ms or more
     ceiling_per_s: float | None = None  # arrivals a second that all of it can make of a null server on this machine

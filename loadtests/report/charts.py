@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from loadtests.judge import RunFiles
 from loadtests.record.identity import first_places
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import Incident, Summary
 from loadtests.record.timeline import ROLES
 from loadtests.report.page import TEXT_MOST

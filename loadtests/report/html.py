@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from loadtests.judge import RULES, RunFiles
+from loadtests.judge import RULES
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import Summary, Verdict
 from loadtests.report import tables
 from loadtests.report.charts import Chart, charts_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from loadtests.judge import RunFiles
 from loadtests.record.fitness import CPU_MOST
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import GeneratorHealth, Latency, Summary
 from loadtests.report.charts import Chart, shown
 from loadtests.report.page import Html, duration, figures, items, number, safe, table

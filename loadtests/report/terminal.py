@@ -96,7 +96,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
         ),
         ("accepted", _latency(accepted.p50, accepted.p99, accepted.p999)),
         ("  as sent", _latency(sent.p50, sent.p99, sent.p999)),
-        _groups(summary) or ("  by Locust", f"{_latency(stock.p50, stock.p99, stock.p999)}, had it asked"),
+        _groups(summary) or ("  by Locust", f"{_latency(stock.p50, stock.p99, stock.p999)} of all, had it asked"),
         ("sold out", _latency(sold_out.p50, sold_out.p99, sold_out.p999)),
         ("to the key", _latency(delivered.p50, delivered.p99, delivered.p999)),
         ("invariants", f"{held} of {len(summary.invariants)} hold{unchecked}, {looked:,} things looked at"),

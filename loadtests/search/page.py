@@ -9,7 +9,7 @@ from loadtests import report
 from loadtests.report.page import Html, figure, figures, items, number, safe, table
 from loadtests.search.picture import latency_against_load, throughput_against_concurrency
 from loadtests.search.result import Level, Sweep, exit_code, sentence
-from loadtests.search.sketch import found, law_line
+from loadtests.search.sketch import found, law_line, p99_said
 
 NAME: Final = "sweep.html"
 _STYLE: Final = Path(report.__file__).with_name("report.css")
@@ -82,8 +82,8 @@ def _latency(sweep: Sweep) -> Html:
         (
             f"{one.rate:,.0f}/s",
             _ms(one, one.p50_us),
-            _ms(one, one.p99_us),
-            "–" if one.p99_interval_us is None else " – ".join(f"{value / 1000:,.1f}" for value in one.p99_interval_us),
+            _ms(one, one.p99_us) if one.p99_sure else "–",
+            p99_said(one),
             number(one.orders),
             f"{one.errors:.2%}" if one.orders else "–",
             f"{one.passes} / {one.fails} / {one.voids}",
@@ -91,7 +91,7 @@ def _latency(sweep: Sweep) -> Html:
         )
         for one in sweep.levels
     ]
-    head = ["Rate", "p50, ms", "p99, ms", "95 %, ms", "orders", "errors", "pass / fail / void", "found"]
+    head = ["Rate", "p50, ms", "p99, ms", "its 95 %, ms", "orders", "errors", "pass / fail / void", "found"]
     return Html(
         (chart if svg else "")
         + table("The judged trials of each rate, pooled (≤: a late generator's time is in it)", head, rows, range(1, 6))

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from loadtests.machine import Machine
-from loadtests.record.latency import interval_ranks, quantile
+from loadtests.record.latency import BEYOND_LEAST, interval_ranks, quantile
 from loadtests.search import knee, law
 from loadtests.search.bracket import Answer, Bounds, Standing, Tried, search, standing
 from loadtests.search.limiter import Limiter, Sizes, Usage, name_limiter
@@ -35,6 +35,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     orders: int
     p50_us: int
     p99_us: int
+    p99_sure: bool  # 100 orders or more are beyond it; fewer, and its interval alone is said
     p99_interval_us: tuple[int, int] | None  # 95 %, where the orders allow one
     errors: float  # share of arrivals
     inflated: bool = False  # no trial had a fit generator: the latency holds the generator's own time
@@ -110,6 +111,7 @@ def levels(trials: Sequence[Trial]) -> list[Level]:
                 orders=len(took),
                 p50_us=quantile(took, 0.5),
                 p99_us=quantile(took, 0.99),
+                p99_sure=len(took) * 0.01 >= BEYOND_LEAST,
                 p99_interval_us=(took[ranks[0] - 1], took[ranks[1] - 1]) if ranks else None,
                 inflated=bool(judged) and not clean,
                 errors=sum(one.figures.errors for one in judged if one.figures) / max(1, arrivals),

@@ -29,10 +29,10 @@ def bars(levels: Sequence[Level], budget_us: int, answer: float | None, knee: fl
     shown = [one for one in levels if one.orders]
     low = min([one.p99_us for one in shown] + [budget_us], default=1) / 2
     high = max([one.p99_us for one in shown] + [budget_us], default=1) * 1.1
-    lines = [f"{'rate':>9}  {'p50':>9}  {'p99 of n':>17}  {'(log axis; ┆ is the budget)':<{BAR}}  passed"]
+    lines = [f"{'rate':>9}  {'p50':>9}  {'p99, 95 %, of n':>22}  {'(log axis; ┆ is the budget)':<{BAR}}  passed"]
     for one in levels:
         if not one.orders:
-            lines.append(f"{one.rate:>7,.0f}/s  {'–':>9}  {'–':>17}  {'':<{BAR}}  void × {one.voids}")
+            lines.append(f"{one.rate:>7,.0f}/s  {'–':>9}  {'–':>22}  {'':<{BAR}}  void × {one.voids}")
             continue
         cells = ["█"] * _cell(one.p99_us, low, high)
         cells += [" "] * (BAR - len(cells))
@@ -41,10 +41,18 @@ def bars(levels: Sequence[Level], budget_us: int, answer: float | None, knee: fl
         notes += [f"void × {one.voids}"] if one.voids else []
         notes += ["◄ answer"] if one.rate == answer else []
         notes += ["◄ knee"] if one.rate == knee else []
-        p99 = f"{_ms(one.p99_us)} of {one.orders:,}"
+        p99 = f"{p99_said(one)} ms of {one.orders:,}"
         bar = "".join(cells)
-        lines.append(f"{one.rate:>7,.0f}/s  {_ms(one.p50_us):>9}  {p99:>17}  {bar}  {' '.join(filter(None, notes))}")
+        lines.append(f"{one.rate:>7,.0f}/s  {_ms(one.p50_us):>9}  {p99:>22}  {bar}  {' '.join(filter(None, notes))}")
     return lines
+
+
+def p99_said(level: Level) -> str:
+    """Return a p99 as its 95 % interval in ms, for a trial's orders hardly ever allow one figure; "–": no interval."""
+    if level.p99_interval_us is None:
+        return "–"
+    low, high = level.p99_interval_us
+    return f"{low / 1000:,.1f}–{high / 1000:,.1f}"
 
 
 def found(level: Level) -> str:

@@ -95,16 +95,20 @@ class PlainShop:
         return Answer(result, word(fields.get("code") or fields.get("error"), f"http_{reply.status}"))
 
     def order(self, fields: dict[str, Any], outcome: str) -> Answer:
-        """Return the answer that gives an order; one without an id is unknown."""
+        """Return the answer that gives an order; one without an id, or with odd numbers, is unknown."""
         order_id = str(fields.get("id") or fields.get("order_id") or "")
+        try:
+            quantity, amount = (int(fields.get(name) or 0) for name in ("quantity", "amount"))
+        except (TypeError, ValueError, OverflowError):
+            order_id = ""
         if not order_id:
             return Answer("unknown", contract.MALFORMED)
         placed = Placed(
             order_id=order_id,
             token=str(fields.get("token") or ""),
             sku=str(fields.get("sku") or ""),
-            quantity=int(fields.get("quantity") or 0),
-            amount=int(fields.get("amount") or 0),
+            quantity=quantity,
+            amount=amount,
             currency=str(fields.get("currency") or ""),
             pay_by=str(fields.get("pay_by") or ""),
             state=word(fields.get("state"), "reserved"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -177,6 +178,23 @@ def test_a_broken_trace_is_one_line_with_its_number_and_what_to_do(
     with pytest.raises(ValueError, match=says) as raised:
         parse_arrivals(trace(text), 10, 5)
     assert "\n" not in str(raised.value)
+
+
+def test_a_trace_may_begin_with_the_mark_some_editors_write(trace: Callable[[str], str]) -> None:
+    assert parse_arrivals(trace("\ufeff0.5\n"), 10, 5).due_us(0) == 500_000
+
+
+def test_a_trace_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Stops: a command that says nothing and never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"cannot be read \(it is no file\): name a file of instants"):
+        parse_arrivals(f"trace:{tmp_path / 'pipe'}", 10, 5)
+
+
+def test_a_trace_of_too_many_is_told_what_to_do(trace: Callable[[str], str]) -> None:
+    """Stops: advice about a rate that a trace does not have."""
+    with pytest.raises(ValueError, match=r"has 25001 instants; .* are the most: ask for more seconds, or cut"):
+        parse_arrivals(trace("0.1\n" * 25_001), 10, 0.25)
 
 
 def test_a_trace_that_is_missing_or_no_text_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from core.__main__ import main
 from core.errors import BadInput
-from loadtests.record.folder import MARK, NAMES, occupied
+from loadtests.record.folder import MARK, NAMES, directory, occupied
 
 FOREIGN = ("notes.txt", "report.html.bak", "logs/nginx.log", "trial-001/history.jsonl", "history.jsonl.old")
 
@@ -30,6 +30,22 @@ def test_a_run_begins_by_removing_what_an_earlier_run_left_and_nothing_else(tmp_
         write(tmp_path / "run", *NAMES, "summary.json.new", ".parts-x1/0/history.jsonl", *FOREIGN)
     with occupied(tmp_path / "run"):
         assert left(tmp_path / "run") == {MARK, *FOREIGN}
+
+
+@pytest.mark.parametrize("text", ["", "/"])
+def test_a_report_that_names_no_directory_is_refused(text: str) -> None:
+    """Stops: the hundreds of files of a run strewn into whatever directory one stands in."""
+    with pytest.raises(BadInput, match="--report must name a directory"):
+        directory(text)
+
+
+def test_a_report_by_a_path_without_a_name_gets_the_directorys_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops: a run called nothing, whose last step fails because it cannot be pointed at."""
+    (tmp_path / "run" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" / "inner")
+    assert [directory(text).name for text in (".", "..", "new", "../x/")] == ["inner", "run", "new", "x"]
 
 
 def test_a_second_run_that_fails_leaves_no_report_of_the_first(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from loadtests.generator.load import reason
+
 ENDS_WITHIN_S = 10.0
 JUDGE = """
 import sys
@@ -18,6 +20,14 @@ from loadtests.generator.load import follow
 sleeper = [sys.executable, "-c", "import time; time.sleep(120)"]
 follow(sleeper, {}, Path(sys.argv[1]), 100.0, lambda message: None, lambda pid: print(pid, flush=True))
 """
+
+
+def test_the_fault_of_an_adapter_is_the_reason_told_and_no_table_below_it(tmp_path: Path) -> None:
+    """Stops: twenty lines of Locust's tables where the one line stands that helps."""
+    log = tmp_path / "locust.log"
+    line = "flash_sale: 163 faults, the first: KeyError: 'state 7'"
+    log.write_text(f"Traceback (most recent call last):\n  File ...\nKeyError: 'state 7'\n{line}\nType  Name  # reqs\n")
+    assert reason(log, "flash_sale") == "163 faults, the first: KeyError: 'state 7'"
 
 
 def test_a_load_whose_judge_was_killed_does_not_go_on(tmp_path: Path) -> None:

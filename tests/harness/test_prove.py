@@ -13,8 +13,8 @@ import pytest
 from core.__main__ import main
 from loadtests.checkers import non_vacuity
 from loadtests.faults import FAULTS
-from loadtests.judge import read_run
 from loadtests.record import timeline
+from loadtests.record.run_files import read_run
 from loadtests.record.timeline import read_timeline
 from loadtests.report import browser
 from tests.harness.proving import Proved, prove

@@ -175,6 +175,8 @@ def test_the_plain_adapter_says_what_a_status_says_and_never_more() -> None:
     assert shop.read("place", whole(409, b"no")).outcome == "http_409"
     assert shop.read("place", whole(500, b"{}")).result == "unknown"
     assert shop.read("place", whole(201, b"{}")).result == "unknown"
+    for odd in (b'"abc"', b"[1]", b"1e999"):
+        assert shop.read("place", whole(201, b'{"id": "A1", "quantity": ' + odd + b"}")).result == "unknown"
     assert shop.read("track", whole(200, b'{"state": "delivered", "keys": ["K"]}')).keys == ("K",)
 
 

@@ -12,12 +12,12 @@ from world import a_good_sale
 
 from core.clock import iso8601
 from loadtests.generator.recorder import Buckets
-from loadtests.judge import RunFiles, write_json
 from loadtests.machine import Machine
 from loadtests.record.counted import outcome_of
 from loadtests.record.evidence import Evidence
 from loadtests.record.identity import first_places
 from loadtests.record.rebuild import rebuild
+from loadtests.record.run_files import RunFiles, write_json
 from loadtests.record.summary import Budgets, Generator, Histograms, Recorded, Run, WakeLag
 from loadtests.record.timeline import ROLES, Sample, write_timeline
 

@@ -20,8 +20,9 @@ from loadtests.comparison import blocks
 from loadtests.comparison.blocks import BLOCKS_LEAST, Blocks, Totals, Values, blocks_of, interval
 from loadtests.comparison.comparable import why_not
 from loadtests.comparison.effects import Comparison, Effect, effects, verdict
-from loadtests.judge import RunFiles, judge
+from loadtests.judge import judge
 from loadtests.record.history import Attempt
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import Incident
 from loadtests.record.timeline import Sample
 

@@ -11,9 +11,10 @@ from rundir import recorded, run_files, write_run
 from spoiled import altered, pick, spoil
 from world import a_good_sale
 
-from loadtests.judge import Unjudgeable, exit_code, judge, read_run, write_json
+from loadtests.judge import exit_code, judge
 from loadtests.record.axis import WorkerClock
 from loadtests.record.figures import latency_of
+from loadtests.record.run_files import Unjudgeable, read_run, write_json
 from loadtests.record.summary import Budgets, Incident, ReadLag, Summary, WakeLag
 from loadtests.report import tables
 
@@ -58,6 +59,8 @@ def test_a_missed_throughput_budget_is_slow() -> None:
         {"shed": 1, "scheduled": 99},
         {"unsent": 2},
         {"sent": 3},
+        {"crashed": 1, "complete": False},
+        {"complete": False},
     ],
 )
 def test_an_unfit_generator_makes_the_run_void_with_exit_code_3(generator: dict[str, Any]) -> None:
@@ -70,6 +73,31 @@ def test_a_wake_lag_is_forgiven_up_to_a_twentieth_of_the_reported_p99(late_us: i
     files = run_files(generator={"wake_lag_us": WakeLag(p99=late_us)}, run={"budgets": Budgets()})
     slow_shop = {**files.histograms, "accepted": recorded(*range(1, 200_000, 10))}  # p99: 198 ms
     assert judge(msgspec.structs.replace(files, histograms=slow_shop)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("many", "late_us", "verdict"), [(1_000, 900, "pass"), (1_000, 1_100, "void"), (9, 1_100, "pass")]
+)
+def test_payments_sent_late_make_a_run_void_though_the_arrivals_were_punctual(
+    many: int, late_us: int, verdict: str
+) -> None:
+    """Stops: budgets for payments judged by latencies that are partly the generator's own."""
+    evidence = a_good_sale()
+    pay = pick(evidence, "attempts", op="pay")
+    late = msgspec.structs.replace(
+        pay, why="pay_again", outcome="repeated", intended_us=pay.sent_us - late_us, waited_us=0, connect_us=0
+    )
+    copies = [late] * many
+    assert judge(run_files(spoil(evidence, attempts=[*evidence.attempts, *copies]))).verdict == verdict
+
+
+def test_accepted_orders_without_a_latency_make_the_run_void() -> None:
+    """Stops: a budget that holds because nothing was counted under its name."""
+    files = run_files()
+    histograms = {name: one for name, one in files.histograms.items() if name != "accepted"}
+    summary = judge(msgspec.structs.replace(files, histograms=histograms))
+    assert summary.verdict == "void"
+    assert any("histograms.json has no latency of theirs" in reason for reason in summary.reasons)
 
 
 @pytest.mark.parametrize(("late_us", "verdict"), [(9_000, "pass"), (10_500, "void")])

@@ -11,9 +11,10 @@ from spoiled import spoil
 from world import a_good_sale
 
 from loadtests import checkers
-from loadtests.judge import RunFiles, judge
+from loadtests.judge import judge
 from loadtests.record.evidence import NO_POSTGRES, NO_VALKEY, Evidence
 from loadtests.record.memory import growth
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import Budgets, Window
 from loadtests.record.timeline import Sample
 from loadtests.report.terminal import last_words

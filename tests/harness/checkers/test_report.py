@@ -14,7 +14,8 @@ from rundir import run_files, samples
 from spoiled import spoil
 from world import a_good_sale
 
-from loadtests.judge import RULES, RunFiles, judge
+from loadtests.judge import RULES, judge
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import Incident, Window
 from loadtests.record.timeline import Sample
 from loadtests.report import html, terminal

@@ -18,7 +18,8 @@ from rundir import run_files
 from spoiled import spoil
 from world import a_good_sale
 
-from loadtests.judge import RunFiles, judge
+from loadtests.judge import judge
+from loadtests.record.run_files import RunFiles
 from loadtests.record.summary import Incident
 from loadtests.report import browser, html, picture
 

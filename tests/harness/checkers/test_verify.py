@@ -13,7 +13,8 @@ import pytest
 from rundir import counted_files, recorded, write_run
 
 from core.__main__ import main
-from loadtests.judge import RunFiles, Unjudgeable, judge, read_run, write_json
+from loadtests.judge import judge
+from loadtests.record.run_files import RunFiles, Unjudgeable, read_run, write_json
 from loadtests.record.summary import ReadLag
 from loadtests.report import html
 from loadtests.verify import verify
@@ -160,6 +161,28 @@ def test_the_generators_word_must_be_that_of_the_history(run: Path, changes: dic
     files = read_run(run)
     found = forged(run, msgspec.structs.replace(files, generator=msgspec.structs.replace(files.generator, **changes)))
     assert any(difference.startswith(says) for difference in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "find", "instead", "says"),
+    [
+        # The page draws every entry of the list; read by name alone, the last one hides the one before it.
+        ("report.html", html.DATA_OPENS + "[", html.DATA_OPENS + '[{"id":"cpu","lines":[]},', "report.html: it says"),
+        ("report.html", ":1,", ":true,", "report.html says True"),
+        ("summary.json", '"verdict": "pass"', '"verdict": "void", "verdict": "pass"', "summary.json: it says"),
+    ],
+)
+def test_what_reads_the_same_and_is_written_differently_is_named(
+    run: Path, name: str, find: str, instead: str, says: str
+) -> None:
+    """Stops: a forged chart that verify reads past, though a browser draws it."""
+    edited(run / name, lambda text: text.replace(find, instead, 1))
+    assert any(says in one for one in verify(run))
+
+
+def test_data_nested_beyond_all_reading_is_said(run: Path) -> None:
+    edited(run / "report.html", lambda page: page.replace(html.DATA_OPENS, html.DATA_OPENS + "[" * 100_000, 1))
+    assert "report.html: the data of its charts cannot be read" in verify(run)
 
 
 def test_data_that_is_no_data_is_said(run: Path) -> None:

@@ -89,3 +89,15 @@ def test_bad_usage_is_one_line_and_starts_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("left", ["sweep.json", "trial-001"])
+def test_a_directory_with_somebodys_files_is_left_alone(
+    left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stops: a sweep into a directory of something else, or into that of a sweep that is under way."""
+    (tmp_path / left).mkdir()
+    assert main(["sweep", "--report", str(tmp_path)]) == 64
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{left} is there, and nothing says that a run left it" in line
+    assert [path.name for path in tmp_path.iterdir()] == [left]

@@ -28,7 +28,7 @@ class Server:
     """A real TCP server; each connection is handled by a plain thread."""
 
     def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
         self.port = self.listener.getsockname()[1]
         self.connections = 0
         self.requests = 0

@@ -21,7 +21,7 @@ from tests.harness.proving import Proved, prove
 
 FIRST_FAULTS = ("no_stock_check", "claim_without_guard")  # in every test run; the others with `make proofs`
 LATER_FAULTS = tuple(fault for fault in FAULTS if fault not in FIRST_FAULTS)
-AT_ONCE = 2
+AT_ONCE = 3
 KILLS = "serve@1.2,work@2.4,valkey@3.6,postgres@4.8"
 # What the sales are played with that do not mind one beside them; the long ones first.
 SALES = {
@@ -35,7 +35,7 @@ SALES = {
 def under_way(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Proved]]]:
-    """The sales of all tests that are going to run, two at a time: most of their time is waiting."""
+    """The sales of all tests that are going to run, three at a time: most of their time is waiting."""
     asked = {item.callspec.params.get("sale") for item in request.session.items if hasattr(item, "callspec")}
     pool = ThreadPoolExecutor(AT_ONCE)
     try:

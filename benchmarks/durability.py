@@ -98,8 +98,8 @@ def main(argv: Sequence[str]) -> int:
     0: both bars are met; 1: one is missed; 64: bad usage. The run is in out/durability/latest.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks durability", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="rounds, each with both (default 9)")
-    parser.add_argument("--seconds", type=float, default=1.5, metavar="S", help="seconds of one window (default 1.5)")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="rounds, each with both (default 20)")
+    parser.add_argument("--seconds", type=float, default=0.7, metavar="S", help="seconds of one window (default 0.7)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws who is first (default 1)")
     options = parser.parse_args(argv)
     rows.check(options.rounds, options.seconds)

@@ -7,7 +7,6 @@ end) is in the count.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from benchmarks.bars import Ratio
 from benchmarks.counted import PostgresLog, Trips, ValkeyCounts, settle
 from benchmarks.pinned import Orders, Progress
 from benchmarks.rows import Figure
+from core.arguments import Arguments
 from core.backends.valkey import ROOT
 from core.errors import Fault
 
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
     Orders come over HTTP on 64 connections and the projector is at work. Exit code 0: both bars are met; 1: one is
     missed; 64: bad usage. The run is in out/commands/latest.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks commands", description=main.__doc__)
+    parser = Arguments(prog="python -m benchmarks commands", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="seconds of one window (default 2)")
     options = parser.parse_args(argv)

@@ -8,7 +8,6 @@ windows, as the projector does behind its commit.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import tempfile
@@ -27,6 +26,7 @@ from benchmarks.counted import ValkeyCounts
 from benchmarks.fill import FIRST, Filler, Group
 from benchmarks.pinned import Orders, Progress
 from benchmarks.rows import Figure
+from core.arguments import Arguments
 from core.backends.valkey import ROOT
 from core.errors import BadInput
 from core.ids import Names
@@ -220,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
     Orders come over HTTP on 64 connections. Exit code 0: every bar is met; 1: one is missed; 64: bad usage. The run
     is in out/crowded/latest.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks crowded", description=main.__doc__)
+    parser = Arguments(prog="python -m benchmarks crowded", description=main.__doc__)
     parser.add_argument("--orders", type=int, default=1_000_000, metavar="N", help="orders there (default 1000000)")
     parser.add_argument("--skus", type=int, default=10_000, metavar="N", help="products there (default 10000)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="rounds, each with both (default 20)")

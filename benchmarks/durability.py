@@ -7,7 +7,6 @@ but the one worker calls scripts. strace, used once to see, found as many fdatas
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from benchmarks.bars import Ratio
 from benchmarks.counted import Counts, ValkeyCounts, settle
 from benchmarks.pinned import Orders, Progress
 from benchmarks.rows import Figure
+from core.arguments import Arguments
 
 MODES: Final = ("always", "everysec")
 CONNECTIONS: Final = 64
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     Orders come over HTTP on 64 connections; the server has one core, Valkey and the driver share another. Exit code
     0: both bars are met; 1: one is missed; 64: bad usage. The run is in out/durability/latest.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks durability", description=main.__doc__)
+    parser = Arguments(prog="python -m benchmarks durability", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="rounds, each with both (default 20)")
     parser.add_argument("--seconds", type=float, default=0.7, metavar="S", help="seconds of one window (default 0.7)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws who is first (default 1)")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from core.arguments import Arguments
 from core.errors import BadInput
 from loadtests import judge
 from loadtests.comparison.blocks import CONFIDENCE
@@ -66,9 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     about, _, codes = (main.__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="flashproof compare", description=about, epilog=f"{' '.join(codes.split())} {METHOD}"
-    )
+    parser = Arguments(prog="flashproof compare", description=about, epilog=f"{' '.join(codes.split())} {METHOD}")
     parser.add_argument("before", type=Path, help="a run's directory")
     parser.add_argument("after", type=Path, help="the other's, with the same scenario, seed, rate and machine")
     parser.add_argument(

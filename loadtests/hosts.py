@@ -22,6 +22,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
+from core.arguments import Arguments
 from core.errors import BadInput, Fault
 from core.settings import variable
 from loadtests.generator.load import MASTER_PORT, WAIT_S, Hosts, follow
@@ -184,9 +185,7 @@ def _void(progress: _Told, why: str) -> int:
 
 def _read_worker(argv: Sequence[str]) -> argparse.Namespace:
     codes = "Exit codes: 0 its part is home (the master judges), 3 the run is void, 64 bad usage."
-    parser = argparse.ArgumentParser(
-        prog="flashproof prove --worker", description=_ABOUT, epilog=codes, allow_abbrev=False
-    )
+    parser = Arguments(prog="flashproof prove --worker", description=_ABOUT, epilog=codes, allow_abbrev=False)
     add = parser.add_argument
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     add("--master-host", metavar="H", help="where the master is")

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from core.arguments import Arguments
 from core.errors import BadInput
 from core.settings import variable
 from loadtests.faults import FAULTS
@@ -254,13 +255,11 @@ def _secret(field: str, bytes_least: int) -> bytes:
 
 def _parse(argv: Sequence[str], says: str) -> tuple[Scenario, argparse.Namespace]:
     """Return the scenario asked for, and all options with its defaults."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Arguments(prog="flashproof prove", add_help=False, allow_abbrev=False)
     first.add_argument("--scenario", default="flash_sale")
     scenario = find(first.parse_known_args(argv)[0].scenario)
     about, _, codes = says.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="flashproof prove", description=about, epilog=" ".join(codes.split()), allow_abbrev=False
-    )
+    parser = Arguments(prog="flashproof prove", description=about, epilog=" ".join(codes.split()), allow_abbrev=False)
     add = parser.add_argument
     add("--scenario", metavar="NAME", default="flash_sale", help=f"one of {', '.join(NAMES)} (default flash_sale)")
     add("--arrivals", metavar="SPEC", default=scenario.arrivals, help=f"how they come (default {scenario.arrivals})")

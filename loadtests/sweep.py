@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from core.arguments import Arguments
 from core.errors import BadInput, FlashproofError
 from loadtests.generator.arrivals import parse_arrivals
 from loadtests.generator.scenario import Scenario
@@ -167,7 +168,7 @@ def read_options(argv: Sequence[str]) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="flashproof sweep",
         description=main.__doc__,
         epilog=_EPILOG,

@@ -8,7 +8,6 @@ version of Flashproof differs in its lines; verify a run with the tree it was ma
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from core.arguments import Arguments
 from core.errors import BadInput
 from loadtests import judge
 from loadtests.record import rebuild
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     Exit codes: 0 all the same, 2 something differs, 3 the files cannot be judged, 64 bad usage.
     """
     about, _, codes = (main.__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(prog="flashproof verify", description=about, epilog=" ".join(codes.split()))
+    parser = Arguments(prog="flashproof verify", description=about, epilog=" ".join(codes.split()))
     parser.add_argument("run", type=Path, help="a run's directory, e.g. out/prove/latest")
     options = parser.parse_args(argv)
     if not options.run.is_dir():

@@ -8,7 +8,6 @@ is another row's business): what is told is the path to *accepted*, fsync includ
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import subprocess
@@ -27,6 +26,7 @@ from benchmarks.ceiling.asks import HOST
 from benchmarks.ceiling.result import Window, ceiling_of, table
 from benchmarks.pinned import ORDERS_MOST, Progress
 from benchmarks.rows import ROUNDS_MOST, run_folder
+from core.arguments import Arguments
 from core.errors import BadInput, Fault
 from loadtests.machine import point_latest
 from loadtests.shop.deployment import Deployment, free_ports
@@ -178,7 +178,7 @@ def main(argv: Sequence[str]) -> int:
 
     Exit code 0: every bar is met; 1: one is missed; 64: bad usage.
     """
-    parser = argparse.ArgumentParser(prog="flashproof ceiling", description=main.__doc__)
+    parser = Arguments(prog="flashproof ceiling", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds, each with every row (default 3)")
     parser.add_argument("--seconds", type=float, default=1.5, metavar="S", help="seconds of one window (default 1.5)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the order of the rows (default 1)")

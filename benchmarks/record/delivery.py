@@ -27,6 +27,7 @@ from benchmarks.record.requests import Requests
 from benchmarks.record.result import Book, Figure, figure, percentile, spent
 from benchmarks.record.shop import Meter, Progress, a_shop
 from benchmarks.record.stage import set_stage
+from core.arguments import Arguments
 from core.errors import BadInput, Fault
 from core.settings import WAIT_MOST_S
 from loadtests.shop.deployment import Deployment
@@ -179,7 +180,7 @@ def figures_of(windows: Sequence[Paid], rate: int) -> list[Figure]:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks delivery", description=main.__doc__)
+    parser = Arguments(prog="python -m benchmarks delivery", description=main.__doc__)
     parser.add_argument("--rate", type=int, default=RATE, metavar="N", help=f"payments a second (default {RATE:,})")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="windows (default 3)")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of one window (default 10)")

@@ -22,6 +22,7 @@ from benchmarks.record.offer import Offer, Offered
 from benchmarks.record.result import Book, Figure, Spent, figure, percentile, spent
 from benchmarks.record.shop import Meter, Progress, a_shop, held
 from benchmarks.record.stage import set_stage
+from core.arguments import Arguments
 from core.errors import BadInput
 from core.ids import Names
 from core.settings import BATCH_MOST
@@ -134,7 +135,7 @@ def _costs(steady: Sequence[Sequence[Steady]], drained: Drained) -> dict[str, li
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks projector", description=main.__doc__)
+    parser = Arguments(prog="python -m benchmarks projector", description=main.__doc__)
     parser.add_argument("--rates", default="5000,7500", metavar="N,N", help="orders a second (default 5000,7500)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="windows of each rate (default 3)")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of one window (default 10)")

@@ -30,6 +30,7 @@ from benchmarks.record.requests import Requests
 from benchmarks.record.result import Book, Figure, figure, percentile, spent
 from benchmarks.record.shop import Meter, Progress, a_shop, held
 from benchmarks.record.stage import set_stage
+from core.arguments import Arguments
 from core.backends import postgres
 from core.errors import BadInput, Fault
 from core.settings import FILES_KEPT, WAIT_MOST_S
@@ -199,7 +200,7 @@ def figures_of(rounds: Sequence[Woken], wanted: int, why: str) -> list[Figure]:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks waiters", description=main.__doc__)
+    parser = Arguments(prog="python -m benchmarks waiters", description=main.__doc__)
     parser.add_argument(
         "--buyers",
         type=int,

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from core.arguments import Arguments
 from core.errors import BadInput, Fault
 from core.local.restarts import Restarts
 from core.local.stores import LocalStores
@@ -62,9 +63,7 @@ def main(argv: list[str]) -> int:
         BadInput: a wheel is missing, or the directory's secrets cannot be read.
         Fault: a store cannot be started, is run by another process, or keeps dying.
     """
-    parser = argparse.ArgumentParser(
-        prog="flashproof local", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Arguments(prog="flashproof local", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--dir",
         type=Path,

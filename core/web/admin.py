@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 from redis.exceptions import RedisError
 
+from core.arguments import Arguments
 from core.backends import postgres, valkey
 from core.backends.valkey import ShardConnection
 from core.clock import SystemClock, iso8601, parse_iso8601
@@ -34,7 +35,7 @@ _LONG_S = 600.0  # a million keys take their time
 
 def migrate(argv: Sequence[str]) -> int:
     """Bring the PostgreSQL schema up to date. Repeating it changes nothing."""
-    argparse.ArgumentParser(prog="flashproof migrate", description=migrate.__doc__).parse_args(argv)
+    Arguments(prog="flashproof migrate", description=migrate.__doc__).parse_args(argv)
 
     async def run(connection: postgres.Connection, settings: Settings) -> list[str]:
         return await postgres.migrate(connection)
@@ -46,7 +47,7 @@ def migrate(argv: Sequence[str]) -> int:
 
 def product(argv: Sequence[str]) -> int:
     """Add a product, or give it new terms; orders already placed keep theirs."""
-    parser = argparse.ArgumentParser(prog="flashproof product", description=product.__doc__)
+    parser = Arguments(prog="flashproof product", description=product.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     add = verbs.add_parser("add", description=product.__doc__)
     add.add_argument("sku")
@@ -94,7 +95,7 @@ def _product(options: argparse.Namespace) -> Product:
 
 def keys(argv: Sequence[str]) -> int:
     """Import a file of card keys, one a line, all or nothing. If it dies, run it again: nothing happens twice."""
-    parser = argparse.ArgumentParser(prog="flashproof keys", description=keys.__doc__)
+    parser = Arguments(prog="flashproof keys", description=keys.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     add = verbs.add_parser("import", description=keys.__doc__)
     add.add_argument("sku")
@@ -132,7 +133,7 @@ def keys(argv: Sequence[str]) -> int:
 
 def sandbox(argv: Sequence[str]) -> int:
     """Pay an order through the sandbox gateway: signs a callback as that gateway does and sends it to the shop."""
-    parser = argparse.ArgumentParser(prog="flashproof sandbox", description=sandbox.__doc__)
+    parser = Arguments(prog="flashproof sandbox", description=sandbox.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     pay = verbs.add_parser("pay", description=sandbox.__doc__)
     pay.add_argument("order_id")

@@ -7,7 +7,6 @@ end by themselves when the parent is gone, however it went.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import shutil
@@ -23,6 +22,7 @@ from typing import Final
 from prometheus_client.multiprocess import mark_process_dead
 from redis.exceptions import RedisError
 
+from core.arguments import Arguments
 from core.backends import postgres, valkey
 from core.backends.valkey import ROOT
 from core.errors import BadInput, Fault
@@ -242,7 +242,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def main(argv: Sequence[str]) -> int:
     """Serve buyers and payment callbacks (FLASHPROOF_HOST, FLASHPROOF_PORT) and operators (FLASHPROOF_OPS_PORT)."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="flashproof serve",
         description=main.__doc__,
         epilog="Selling opens when `flashproof work` runs on the same stores. SIGHUP replaces the workers without "

@@ -14,7 +14,6 @@ close an idle connection at any time (RFC 9112, 9.5), and clients send such a re
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -29,6 +28,7 @@ import uvloop
 from aiohttp import web
 from redis.exceptions import RedisError
 
+from core.arguments import Arguments
 from core.backends import valkey
 from core.backends.postgres import Postgres
 from core.backends.valkey import ROOT
@@ -222,7 +222,7 @@ async def _listen(url: str, waiters: Waiters) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one worker: ``--fd`` the listening socket, ``--parent`` and ``--ready`` the pipes. ``serve`` starts it."""
-    parser = argparse.ArgumentParser(prog="flashproof serve-worker", description=main.__doc__)
+    parser = Arguments(prog="flashproof serve-worker", description=main.__doc__)
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from core.arguments import Arguments
 from core.backends.postgres import Postgres
 from core.clock import SystemClock
 from core.priority import step_back
@@ -65,7 +65,7 @@ def _both(projector: Projector, expirer: Expirer) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Project the journal into PostgreSQL, deliver, release what was not paid. Started twice, one stands by."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="flashproof work", description=main.__doc__, epilog="Operators' port: FLASHPROOF_WORK_OPS_PORT."
     )
     parser.parse_args(argv)

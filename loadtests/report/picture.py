@@ -5,12 +5,12 @@ It is the page itself in a browser, with everything but the verdict, the large f
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from core.arguments import Arguments
 from core.errors import BadInput
 from loadtests.report import html
 from loadtests.report.browser import chromium
@@ -33,9 +33,7 @@ def main(argv: Sequence[str]) -> int:
     Exit codes: 0 written, 1 too large, 64 bad usage or no browser.
     """
     about, _, codes = (main.__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests picture", description=about, epilog=" ".join(codes.split())
-    )
+    parser = Arguments(prog="python -m loadtests picture", description=about, epilog=" ".join(codes.split()))
     parser.add_argument("run", type=Path, help="a run's directory, e.g. out/prove/latest")
     parser.add_argument("--out", type=Path, default=Path("docs/report.png"), help="default docs/report.png")
     options = parser.parse_args(argv)

@@ -9,7 +9,6 @@ figure a run has to stay below. The last line is the ratio, and the exit code sa
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Final
 
 from benchmarks import bars, rows
 from benchmarks.pinned import Progress
+from core.arguments import Arguments
 from loadtests.generator import ceiling
 from loadtests.generator.ceiling import CeilingUnknown, Reached
 from loadtests.generator.whole_ceiling import Whole, whole_ceiling
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     Exit codes: 0 the lean user does 3 times the requests of FastHttpUser or more and its recording costs 3 µs a
     request or less, 1 one of them does not hold.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m loadtests {VERB}", description=(main.__doc__ or "").strip())
+    parser = Arguments(prog=f"python -m loadtests {VERB}", description=(main.__doc__ or "").strip())
     parser.add_argument("--rounds", type=int, default=5, help="how often each kind is measured (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long, each time (default 2)")
     options = parser.parse_args(argv)

@@ -9,7 +9,6 @@ does to the buyers is charged to the server.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 import psutil  # type: ignore[import-untyped]  # comes with locust
 
+from core.arguments import Arguments
 from core.errors import BadInput, Fault
 from loadtests.generator.scenario import HOT_SKU
 from loadtests.shop.deployment import Deployment
@@ -114,7 +114,7 @@ def read_options(argv: Sequence[str]) -> Options:
         BadInput: one is out of bounds.
     """
     about, _, codes = (main.__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(prog="loadtests hostile", description=about, epilog=" ".join(codes.split()))
+    parser = Arguments(prog="python -m loadtests hostile", description=about, epilog=" ".join(codes.split()))
     parser.add_argument("--pairs", type=int, default=4, help="how often calm and siege alternate (default 4)")
     parser.add_argument("--calm", type=float, default=8.0, help="seconds of a calm phase (default 8)")
     parser.add_argument("--siege", type=float, default=8.0, help="seconds of a siege, once full (default 8)")

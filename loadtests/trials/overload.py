@@ -15,7 +15,6 @@ than asked; a run that did not send what it is named for is void. *shop* is the 
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import os
@@ -33,6 +32,7 @@ import msgspec
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.ceiling import stage
+from core.arguments import Arguments
 from core.errors import BadInput, Fault
 from loadtests.machine import describe_machine, git_commit, point_latest
 from loadtests.shop.deployment import Deployment
@@ -150,7 +150,7 @@ class Options(msgspec.Struct, frozen=True):
 
 def read_options(argv: Sequence[str]) -> Options:
     """Return the options, or raise BadInput."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests overload", description=main.__doc__)
+    parser = Arguments(prog="python -m loadtests overload", description=main.__doc__)
     parser.add_argument(
         "--times", default="5,10", metavar="N,…", help="floods, in multiples of the peak (default 5,10)"
     )

@@ -8,7 +8,6 @@ closes makes a new one, and nobody sends a request twice. So each order has one 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import itertools
@@ -27,6 +26,7 @@ from typing import Final, Self
 import msgspec
 import psutil  # type: ignore[import-untyped]  # comes with locust
 
+from core.arguments import Arguments
 from core.errors import BadInput, Fault
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
 from loadtests.generator.scenario import HOT_SKU
@@ -288,7 +288,7 @@ def read_options(argv: Sequence[str]) -> Options:
         BadInput: one is out of bounds.
     """
     about, _, codes = (main.__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(prog="loadtests rolling", description=about, epilog=" ".join(codes.split()))
+    parser = Arguments(prog="python -m loadtests rolling", description=about, epilog=" ".join(codes.split()))
     parser.add_argument("--rolls", type=int, default=20, help="how often all workers are replaced (default 20)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the server (default 2)")
     parser.add_argument("--seconds-most", type=float, default=240.0, help="the rolls end by then (default 240)")

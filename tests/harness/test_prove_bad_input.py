@@ -127,6 +127,9 @@ def test_a_directory_that_cannot_be_written_is_told_before_anything_starts(ask: 
         (("--worker", "--master-host", "127.0.0.1", "--rate", "5"), "--rate is for the master to say"),
         (("--worker", "--master-host", "no such host"), "no host that is known here"),
         (("--worker", "--master-host", "127.0.0.1"), "FLASHPROOF_SECRET must be the master's own"),
+        (("--rate", "many"), "argument --rate: invalid float value: 'many'; `flashproof prove --help` shows"),
+        (("--speed", "5"), "unrecognized arguments: --speed 5; `flashproof prove --help` shows"),
+        (("--scenario",), "argument --scenario: expected one argument; `flashproof prove --help` shows"),
     ],
 )
 def test_options_that_do_not_go_together_are_told_in_one_line(ask: Ask, options: tuple[str, ...], says: str) -> None:

@@ -13,7 +13,7 @@ FUNCTION_LINES_MOST: Final = 70
 
 # Floors, from the ground up. A module may import from its own floor and from those below it.
 FLOORS: Final = (
-    ("core.errors", "core.facts", "core.money", "core.ids", "core.clock"),
+    ("core.errors", "core.facts", "core.money", "core.ids", "core.clock", "core.arguments"),
     ("core.settings", "core.telemetry", "core.priority"),
     ("core.backends",),
     ("core.sale",),

@@ -87,7 +87,7 @@ def _counted(files: RunFiles) -> Iterator[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")  # read_text would pass over other line ends
     except OSError as error:
         raise Unjudgeable(f"{path.name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

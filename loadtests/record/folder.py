@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -61,7 +62,7 @@ def occupied(report: Path, leaves: Leaves = RUN) -> Iterator[None]:
         BadInput: it cannot be made or written, another run is writing there, or it holds what may be somebody else's.
     """
     _make(report)
-    kept = [name for name in leaves.files if os.path.lexists(report / name)]
+    kept = [name + half for name in leaves.files for half in ("", _HALF) if os.path.lexists(report / (name + half))]
     kept += [path.name for pattern in leaves.folders for path in report.glob(pattern)]
     if kept and not (report / MARK).is_file():
         raise BadInput(
@@ -90,9 +91,8 @@ def _make(report: Path) -> None:
     try:
         missing += [folder for folder in (report, *report.parents) if not folder.exists()]
         report.mkdir(parents=True, exist_ok=True)
-        probe = report / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=report):  # may it be written?
+            pass
     except OSError as error:
         for folder in missing:
             with contextlib.suppress(OSError):

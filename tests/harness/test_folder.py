@@ -61,7 +61,7 @@ def test_a_second_run_that_fails_leaves_no_report_of_the_first(tmp_path: Path) -
     assert left(report) == {MARK}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "run.json.new"])
 def test_a_file_that_no_run_is_known_to_have_left_is_never_removed(tmp_path: Path, name: str) -> None:
     """Stops: `--report .` in somebody's project, whose own report.html is then gone."""
     write(tmp_path, name)

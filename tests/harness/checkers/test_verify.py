@@ -169,6 +169,7 @@ def test_the_generators_word_must_be_that_of_the_history(run: Path, changes: dic
         # The page draws every entry of the list; read by name alone, the last one hides the one before it.
         ("report.html", html.DATA_OPENS + "[", html.DATA_OPENS + '[{"id":"cpu","lines":[]},', "report.html: it says"),
         ("report.html", ":1,", ":true,", "report.html says True"),
+        ("summary.json", ",\n", ",\r\n", "summary.json: it says"),
         ("summary.json", '"verdict": "pass"', '"verdict": "void", "verdict": "pass"', "summary.json: it says"),
     ],
 )

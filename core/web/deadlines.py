@@ -16,7 +16,7 @@ from core.errors import AnswerNotTaken, ConnectionSilent, FlashproofError, HeadT
 from core.settings import ANSWER_DEADLINE_S, FIRST_BYTE_DEADLINE_S, HEAD_DEADLINE_S
 
 _LOOK_S: Final = 0.05  # at half a second 3,000 slow clients were cut off in crowds; honest buyers waited 25 ms
-_CUT_MOST: Final = 8  # in one turn of the loop, some tenths of a ms: honest requests are answered in between
+_CUT_MOST: Final = 8  # in one turn of the loop: honest requests are answered in between
 
 
 class Debtor(Protocol):

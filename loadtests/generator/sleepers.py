@@ -1,8 +1,7 @@
 """Greenlets that sleep until an instant of the plan, woken by the alarm that sends the arrivals.
 
 A buyer who pays in two seconds is as much a matter of the plan as one who arrives then, and must be as punctual:
-``gevent.sleep`` makes a libev timer, which is late by a millisecond or more (epoll waits in whole ones), and costs
-six times as much as an entry in a heap.
+``gevent.sleep`` makes a libev timer, and that is late by up to a millisecond and more, for epoll waits in whole ones.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _line = msgspec.json.Decoder(_Line)
 def merge_parts(parts: Sequence[Path], out: Path, clocks: Sequence[WorkerClock] = ()) -> None:
     """Write the files of the whole run to ``out``; ``clocks`` tells how the parts' instants came onto one axis.
 
-    Either all of them stand there in the end or none does.
+    Nothing of it stands there before all of it was merged.
 
     Raises:
         OSError: a part is not whole, or ``out`` cannot be written.

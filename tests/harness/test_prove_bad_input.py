@@ -136,3 +136,17 @@ def test_options_that_do_not_go_together_are_told_in_one_line(ask: Ask, options:
     said = ask(*options)
     assert said.code == 64
     assert says in said.line
+
+
+def test_a_run_that_is_interrupted_says_so_and_leaves_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops: Ctrl-C answered by nothing, beside a directory that looks like a run."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("loadtests.prove.run_sale", interrupted)
+    assert main(["prove", "--ceiling", "0", "--report", str(tmp_path / "run")]) == 130
+    assert "interrupted: nothing was judged" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "summary.json").exists()

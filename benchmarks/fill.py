@@ -58,7 +58,8 @@ class Filler:
         """Place every order of a group."""
         for batch, reply in self._each(group, PLACE, self._places):
             answers, said, *_ = PLACE_ANSWERS.decode(reply)
-            _expect({answers[number - 1].outcome for number in said}, "accepted", len(said), batch)
+            outcomes = {answers[of - 1].outcome if isinstance(of, int) else "several" for of in said}
+            _expect(outcomes, "accepted", len(batch.skus), batch)
 
     def cancel(self, group: Group) -> None:
         """Cancel every order of a group."""
@@ -103,12 +104,12 @@ class Filler:
         while under_way:
             yield under_way.popleft(), self._wire.read()
 
-    def _places(self, part: Group) -> tuple[bytes, bytes, bytes]:
+    def _places(self, part: Group) -> tuple[bytes]:
         items = [
             PlaceItem(order_id, buyer(number), (sku, fingerprint(sku, 1), 1))
             for (number, sku), order_id in zip(_numbered(part), self._order_ids(part), strict=True)
         ]
-        return pack_places(items)
+        return (pack_places(items),)
 
     def _ids(self, part: Group) -> bytes:
         return b"".join(self._order_ids(part))

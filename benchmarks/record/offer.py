@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import hiredis
 import msgspec
@@ -94,6 +94,13 @@ class Offered(msgspec.Struct, frozen=True):
     drained_s: float  # from the last call until all was committed
 
 
+class Call(NamedTuple):
+    """One call, as it goes over the wire, and how many orders it places."""
+
+    packed: bytes
+    orders: int
+
+
 class Offer:
     """Places numbered orders, in calls of one journal entry each."""
 
@@ -110,37 +117,38 @@ class Offer:
         self._calls_wire.close()
         self._look_wire.close()
 
-    def prepare(self, orders: int, batch: int) -> list[bytes]:
+    def prepare(self, orders: int, batch: int) -> list[Call]:
         """Return the calls that place so many new orders."""
         first, self.next = self.next, self.next + orders
         return [self._call(range(number, min(number + batch, self.next))) for number in range(first, self.next, batch)]
 
-    def _call(self, numbers: range) -> bytes:
+    def _call(self, numbers: range) -> Call:
         kind = (SKU, fingerprint(SKU, 1), 1)
         items = [PlaceItem(self._names.order_id(buyer(n), key(n)), buyer(n), kind) for n in numbers]
-        command: Any = ("EVALSHA", PLACE.sha, 1, ROOT, self._epoch, *pack_places(items))
-        return bytes(hiredis.pack_command(command))
+        command: Any = ("EVALSHA", PLACE.sha, 1, ROOT, self._epoch, pack_places(items))
+        return Call(bytes(hiredis.pack_command(command)), len(numbers))
 
-    def _accepted(self, reply: bytes) -> tuple[tuple[int, int], int]:
-        """Return a call's entry, by its answer, and how many orders it has."""
+    def _accepted(self, reply: bytes) -> tuple[int, int]:
+        """Return a call's entry, by its answer."""
         answers, said, *_ = PLACE_ANSWERS.decode(reply)
-        if [answer.outcome for answer in answers] != ["accepted"]:
+        if [answer.outcome for answer in answers] != ["accepted"] or said != [1]:
             raise Fault(f"orders were not accepted: {answers[:3]}")
         ms = answers[0].pay_by_ms - HOLD_MS  # the instant of the call, which names the entry too
         self._last = (ms, self._last[1] + 1 if ms == self._last[0] else 0)
-        return self._last, len(said)
+        return self._last
 
-    def fill(self, calls: Sequence[bytes], still: Callable[[int], None]) -> int:
+    def fill(self, calls: Sequence[Call], still: Callable[[int], None]) -> int:
         """Make the calls as fast as Valkey takes them; return how many orders were accepted."""
         orders, coming = 0, iter(calls)
         for call in islice(coming, _DEPTH):
-            self._calls_wire.sock.sendall(call)
-        for _ in calls:
-            orders += self._accepted(self._calls_wire.read())[1]
+            self._calls_wire.sock.sendall(call.packed)
+        for call in calls:
+            self._accepted(self._calls_wire.read())
+            orders += call.orders
             still(orders)
             following = next(coming, None)
             if following is not None:
-                self._calls_wire.sock.sendall(following)
+                self._calls_wire.sock.sendall(following.packed)
         return orders
 
     def trimmed(self) -> tuple[int, int]:
@@ -162,7 +170,7 @@ class Offer:
         return time.monotonic() - began
 
     def offer(
-        self, calls: Sequence[bytes], interval_s: float, most_s: float, still: Callable[[int, float], None]
+        self, calls: Sequence[Call], interval_s: float, most_s: float, still: Callable[[int, float], None]
     ) -> Offered:
         """Make a call every ``interval_s``, whatever comes back, and watch what is committed; then wait for the rest.
 
@@ -182,7 +190,7 @@ class Offer:
             now = time.monotonic()
             if sent < len(calls) and now >= began + sent * interval_s:
                 late = max(late, now - began - sent * interval_s)
-                self._calls_wire.sock.sendall(calls[sent])
+                self._calls_wire.sock.sendall(calls[sent].packed)
                 sent, ended = sent + 1, now
                 continue
             if sent == len(calls) and now - ended > most_s:
@@ -197,9 +205,8 @@ class Offer:
             for fd, _ in poll.poll(max(0.0, due - now) * 1000):
                 if fd == calls_fd:
                     for reply in self._calls_wire.take():
-                        entry, count = self._accepted(reply)
-                        open_entries.append(entry)
-                        answered, orders = answered + 1, orders + count
+                        open_entries.append(self._accepted(reply))
+                        answered, orders = answered + 1, orders + calls[answered].orders
                 else:
                     mark, at, looking = _mark(self._look_wire.read()), time.time(), False
                     while open_entries and open_entries[0] < mark:

@@ -16,12 +16,20 @@ def text(path: str) -> str:
     return (_CORE / path).read_text(encoding="utf-8")
 
 
+# What verbs stand on: place on the first, who moves orders that are there on the second.
+SHARD_GROUND: Final = ("sale/orders/shard.lua", "sale/orders/finished.lua")
+ORDERS_GROUND: Final = (*SHARD_GROUND, "sale/orders/orders.lua")
+
+
 class Script:
-    """One Lua verb with the ground it stands on (``shard.lua``) in front, and the SHA-1 it is called by."""
+    """One Lua verb with the ground it stands on in front, and the SHA-1 it is called by.
+
+    Everything in front is run anew with every call, so a verb stands on no more than it needs.
+    """
 
     __slots__ = ("name", "sha", "source")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *grounds: str) -> None:
         self.name = Path(path).stem
-        self.source = text("sale/orders/shard.lua") + "\n" + text(path)
+        self.source = "\n".join(map(text, (*grounds, path)))
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()

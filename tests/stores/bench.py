@@ -12,7 +12,7 @@ import redis
 from model import Model
 
 from core.backends.valkey import ROOT, ShardConnection, client
-from core.facts import open_record
+from core.facts import open_record, parts
 from core.local.stores import LocalStores
 from core.sale.catalog.product import Product
 from core.sale.catalog.store import write_rules
@@ -117,7 +117,7 @@ class Bench:
             "events": (events, events_before),
             "due": {name: int(score) for name, score in due},
             "imports": {name: int(units) for name, units in imports.items()},
-            "entries": [[open_record(record) for record in fields if record] for _, fields in stream],
+            "entries": [[open_record(part) for record in fields if record for part in parts(record)] for _, fields in stream],
         }
 
     def close(self) -> None:

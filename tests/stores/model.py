@@ -17,7 +17,6 @@ from core.ids import split_ids
 from core.sale.orders.store import PlaceItem
 
 Ask = tuple[str, str, str, int]  # sku, fingerprint, buyer, quantity
-Kind = tuple[str, str, int]  # sku, fingerprint, quantity
 Say = tuple[str, str, str, int, str, int]  # gateway, event, status, amount, currency, paid at ms
 Generations = tuple[dict[Any, Any], dict[Any, Any]]  # the present one, the one before
 
@@ -84,19 +83,19 @@ class Model:
     # --- the verbs, each a batch --------------------------------------------------------------------------
 
     def place(self, asks: Sequence[PlaceItem], now: int) -> list[tuple[Any, ...]]:
-        """place.lua; what was accepted of one kind is one member of the queue."""
-        together: dict[Kind, list[bytes]] = {}
-        answers = []
+        """place.lua: kind after kind, each where it first stands; what was accepted of one is one member of the queue."""
+        kinds = list(dict.fromkeys(ask.kind for ask in asks))
+        answers: dict[int, tuple[Any, ...]] = {}
         with self._entry() as say:
-            for ask in asks:
-                order_id, buyer, (sku, print_, quantity) = ask.order_id, ask.buyer, ask.kind
-                answer = self._place(order_id, (sku, print_, buyer, quantity), now, say)
-                if answer[0] == "accepted":
-                    together.setdefault((sku, print_, quantity), []).append(order_id)
-                answers.append(answer)
-        for ids in together.values():
-            self.due[b"".join(ids)] = self.live[ids[0]].pay_by
-        return answers
+            for sku, print_, quantity in kinds:
+                together = []
+                for place, ask in enumerate(asks):
+                    if ask.kind == (sku, print_, quantity):
+                        answers[place] = self._place(ask.order_id, (sku, print_, ask.buyer, quantity), now, say)
+                        together += [ask.order_id] * (answers[place][0] == "accepted")
+                if together:
+                    self.due[b"".join(together)] = self.live[together[0]].pay_by
+        return [answers[place] for place in range(len(asks))]
 
     def _place(self, order_id: bytes, ask: Ask, now: int, say: Callable[[bytes, Fact], None]) -> tuple[Any, ...]:
         sku, print_, buyer, quantity = ask

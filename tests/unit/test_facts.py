@@ -10,7 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.facts import DIGEST_CHARS, Fact, Paid, Placed, Poison, Released, Stocked, close_record, open_record
+from core.facts import (
+    DIGEST_CHARS,
+    Fact,
+    Paid,
+    Placed,
+    Poison,
+    Released,
+    Stocked,
+    close_record,
+    close_terms,
+    frame,
+    open_record,
+    parts,
+)
 
 WORDS = st.text(max_size=40)
 COUNTS = st.integers(min_value=0, max_value=10**15)
@@ -23,11 +36,81 @@ FACTS: st.SearchStrategy[Fact] = st.one_of(
 IDS = st.binary(min_size=16, max_size=16)
 ID = bytes(range(16))
 PLACED = Placed("HOT", "ann", 2, 1998, "CNY", 1_800_000_000_000, 1_800_000_900_000)
+BATCHES = st.lists(st.tuples(IDS, WORDS), min_size=1, max_size=9)
 
 
 def sealed(body: bytes) -> bytes:
     """Return a record whose digest fits, whatever it holds."""
     return hashlib.sha1(body, usedforsecurity=False).hexdigest()[:DIGEST_CHARS].encode() + body
+
+
+def together(orders: list[tuple[bytes, str]]) -> bytes:
+    """Return the record of orders placed together, as place.lua writes it."""
+    terms = close_terms(PLACED)
+    size = len(terms).to_bytes(2, "big")
+    return b"".join([b"P", size, terms, *(frame(*order) for order in orders), terms, size, b"P"])
+
+
+def believed(record: bytes) -> list[tuple[bytes, str]]:
+    """Return what of a record of many orders is believed; each must be under the terms it was placed under."""
+    orders = []
+    for part in parts(record):
+        try:
+            order_id, fact = open_record(part)
+        except Poison:
+            continue
+        assert isinstance(fact, Placed)
+        assert msgspec.structs.replace(fact, buyer="ann") == PLACED
+        orders.append((order_id, fact.buyer))
+    return orders
+
+
+@given(BATCHES)
+def test_orders_placed_together_are_read_back_one_by_one(orders: list[tuple[bytes, str]]) -> None:
+    """Stops: an order of a batch that is lost, or gets the buyer or the terms of another."""
+    assert believed(together(orders)) == orders
+
+
+@given(BATCHES, st.data())
+def test_a_flipped_bit_costs_one_order_of_a_batch_at_most(orders: list[tuple[bytes, str]], data: st.DataObject) -> None:
+    """Stops: a damaged size, mark or word of the terms that takes a whole batch with it, or makes up an order."""
+    record = bytearray(together(orders))
+    at = data.draw(st.integers(0, len(record) - 1), label="byte")
+    record[at] ^= 1 << data.draw(st.integers(0, 7), label="bit")
+    left = believed(bytes(record))
+    around = 3 + len(close_terms(PLACED))
+    hit = around <= at < len(record) - around
+    assert len(left) == len(orders) - hit
+    assert all(order in orders for order in left)
+    pieces = parts(bytes(record))
+    assert len(pieces) - len(left) == hit  # the damaged one is shown to the operator
+
+
+@given(BATCHES, st.data())
+def test_a_batch_cut_short_gives_the_orders_that_are_whole(orders: list[tuple[bytes, str]], data: st.DataObject) -> None:
+    """Stops: half an order read as a whole one, or a tail that was lost taking what came before it along."""
+    record = together(orders)
+    around = 3 + len(close_terms(PLACED))
+    cut = data.draw(st.integers(0, len(record) - 1), label="length")
+    left = believed(record[:cut])
+    assert left == orders[: len(left)]
+    assert all(open_record(part)[0] for part in parts(record)[: len(left)])
+    if cut >= 2 * around:
+        whole, end = 0, around
+        for order in orders:
+            end += len(frame(*order))
+            whole += end <= cut - around
+        assert len(left) >= whole
+
+
+def test_both_copies_of_the_terms_damaged_is_one_record_that_is_not_believed() -> None:
+    """Stops: orders of an amount that nobody vouches for."""
+    record = bytearray(together([(ID, "ann"), (ID[::-1], "bob")]))
+    record[30] ^= 1
+    record[-30] ^= 1
+    assert parts(bytes(record)) == [bytes(record)]
+    with pytest.raises(Poison, match="digest"):
+        open_record(bytes(record))
 
 
 @given(IDS, FACTS)
@@ -78,15 +161,12 @@ def test_a_record_that_is_whole_but_no_fact_is_poison_with_a_reason(body: bytes)
 
 def test_the_layout_on_disk_never_changes_unnoticed() -> None:
     """Stops: a release that cannot read the journal of the one before it."""
-    array = ["placed", "HOT", "ann", 2, 1998, "CNY", 1_800_000_000_000, 1_800_000_900_000]
-    around = (
-        b"\x98\xa6placed\xa3HOT",
-        b"\x02" + msgspec.msgpack.encode(1998) + b"\xa3CNY" + b"".join(map(msgspec.msgpack.encode, array[-2:])),
-    )
-    digest = hashlib.sha1(b"".join(around), usedforsecurity=False).hexdigest()[:16].encode()
-    check = zlib.crc32(ID + b"ann").to_bytes(4, "big")
-    assert close_record(ID, PLACED) == b"p" + digest + ID + check + around[0] + b"\xa3ann" + around[1]
-    assert open_record(sealed(ID + msgspec.msgpack.encode(array))) == (ID, PLACED)  # as it was written once
+    array = msgspec.msgpack.encode(["placed", "HOT", 2, 1998, "CNY", 1_800_000_000_000, 1_800_000_900_000])
+    terms = hashlib.sha1(array, usedforsecurity=False).hexdigest()[:16].encode() + array
+    size = len(terms).to_bytes(2, "big")
+    one = ID + zlib.crc32(ID + b"ann").to_bytes(4, "big") + b"\0\x03ann"
+    assert together([(ID, "ann")]) == b"P" + size + terms + one + terms + size + b"P"
+    assert parts(together([(ID, "ann")])) == [b"o" + size + terms + one] == [close_record(ID, PLACED)]
     assert open_record(sealed(ID + msgspec.msgpack.encode(["released", "expired", 7]))) == (ID, Released("expired", 7))
 
 

@@ -11,7 +11,7 @@ from core.ids import fingerprint
 from core.sale.orders.finished import close_finished, open_finished
 from core.sale.orders.order import State
 
-SHARD = Path(__file__).resolve().parent.parent.parent / "core/sale/orders/shard.lua"
+SHARD = Path(__file__).resolve().parent.parent.parent / "core/sale/orders/finished.lua"
 
 
 def record(state: str, amount: int = 1_999) -> list[object]:
@@ -42,6 +42,6 @@ def test_a_delivered_order_keeps_what_answers_a_retry_and_nothing_else() -> None
 
 def test_lua_numbers_the_states_as_the_law_lists_them() -> None:
     """Stops: a state put in the middle of the list, which would turn cancelled orders into something else."""
-    found = re.search(r"^local STATES = \{(.*?)\}", SHARD.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    found = re.search(r"^  local STATES = \{(.*?)\}", SHARD.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert found is not None
     assert re.findall(r"'([a-z_]+)'", found.group(1)) == [state.value for state in State]

@@ -51,7 +51,7 @@ class TrackAnswer(msgspec.Struct, frozen=True, array_like=True):
     pay_by_ms: int
 
 
-PLACE_ANSWERS = msgspec.msgpack.Decoder(tuple[list[PlaceAnswer], list[int], list[Lasting]])
+PLACE_ANSWERS = msgspec.msgpack.Decoder(tuple[list[PlaceAnswer], list[int | list[int]], list[Lasting]])
 PAY_ANSWERS = msgspec.msgpack.Decoder(list[PayAnswer])
 CANCEL_ANSWERS = msgspec.msgpack.Decoder(list[CancelAnswer])
 TRACK_ANSWERS = msgspec.msgpack.Decoder(list[TrackAnswer | bool])

@@ -10,7 +10,7 @@ from core.facts import Fact, Poison, open_record
 
 
 class Entry(NamedTuple):
-    """One stream entry: its id and its records."""
+    """One stream entry: its id and its records, those of placed orders one by one (see ``parts``)."""
 
     ms: int
     seq: int

@@ -1,4 +1,4 @@
-"""The record of a finished order, byte for byte as ``close_finished`` and ``open_finished`` of shard.lua have it.
+"""The record of a finished order, byte for byte as ``close_finished`` and ``open_finished`` of finished.lua have it.
 
 Most orders that Valkey holds are finished, and kept for their idempotency time alone. Their record has what answers a
 retry or a second charge: state, fingerprint, ``pay_by``, amount and currency, 24 bytes as a rule; and SKU, buyer and

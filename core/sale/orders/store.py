@@ -1,12 +1,11 @@
 """The order scripts, each behind a batched lane with a connection of its own.
 
 A lane's connection carries the calls of one verb, so a slow batch of one never stands before another verb.
-Round trips: one a batch. What is sent: the epoch, one packed list, the joined order ids.
+Round trips: one a batch. What is sent: the epoch, one packed list, and but for ``place`` the joined order ids.
 """
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,10 +15,10 @@ import msgspec
 
 from core.backends.batches import CALM_SPACING_S, Batches
 from core.backends.limit import Limit
-from core.backends.texts import Script
+from core.backends.texts import ORDERS_GROUND, SHARD_GROUND, Script
 from core.backends.valkey import ROOT, Argument, ShardConnection
 from core.errors import FlashproofError
-from core.facts import buyer_check
+from core.facts import frame
 from core.ids import fingerprint, split_ids
 from core.sale.orders.answers import (
     CANCEL_ANSWERS,
@@ -27,6 +26,7 @@ from core.sale.orders.answers import (
     PLACE_ANSWERS,
     TRACK_ANSWERS,
     CancelAnswer,
+    Lasting,
     PayAnswer,
     PlaceAnswer,
     TrackAnswer,
@@ -35,12 +35,12 @@ from core.sale.orders.memory import Memory
 from core.settings import ORDERS_LEAST, WAITING_MOST
 from core.telemetry import BATCH_SIZE, CALL_SECONDS
 
-PLACE: Final = Script("sale/orders/place.lua")
-PAY: Final = Script("sale/orders/pay.lua")
-CANCEL: Final = Script("sale/orders/cancel.lua")
-EXPIRE: Final = Script("sale/orders/expire.lua")
-TRACK: Final = Script("sale/orders/track.lua")
-SETTLE: Final = Script("sale/orders/settle.lua")
+PLACE: Final = Script("sale/orders/place.lua", *SHARD_GROUND)
+PAY: Final = Script("sale/orders/pay.lua", *ORDERS_GROUND)
+CANCEL: Final = Script("sale/orders/cancel.lua", *ORDERS_GROUND)
+EXPIRE: Final = Script("sale/orders/expire.lua", *ORDERS_GROUND)
+TRACK: Final = Script("sale/orders/track.lua", *ORDERS_GROUND)
+SETTLE: Final = Script("sale/orders/settle.lua", *ORDERS_GROUND)
 _pack = msgspec.msgpack.Encoder().encode
 _expire_answer = msgspec.msgpack.Decoder(tuple[int, int])
 
@@ -80,13 +80,50 @@ class CancelItem(NamedTuple):
     uncharged: bool
 
 
-def pack_places(items: Sequence[PlaceItem]) -> tuple[bytes, bytes, bytes]:
-    """Return the arguments of place.lua: what is asked, the order ids, and the check of each order's fact."""
-    ids, buyers = [item.order_id for item in items], [item.buyer for item in items]
-    numbers: dict[Kind, int] = {}
-    which = [numbers.setdefault(item.kind, len(numbers) + 1) for item in items]
-    checks = map(buyer_check, ids, buyers)
-    return _pack(list(numbers)) + _pack(which) + _pack(buyers), b"".join(ids), struct.pack(f">{len(ids)}I", *checks)
+def by_kind(items: Sequence[PlaceItem]) -> dict[Kind, Sequence[PlaceItem]]:
+    """Return the orders of each kind; in a flash sale nearly every batch is of one."""
+    first = items[0].kind
+    same = [item for item in items if item.kind is first]
+    if len(same) == len(items):
+        return {first: items}
+    kinds: dict[Kind, list[PlaceItem]] = {}
+    for item in items:
+        kinds.setdefault(item.kind, []).append(item)
+    return dict(kinds)
+
+
+def _raw(joined: bytes) -> msgspec.Raw:
+    """Return bytes as a msgpack text: place.lua's reader knows no binary type, and Lua's texts are bytes."""
+    return msgspec.Raw(b"\xdb" + len(joined).to_bytes(4, "big") + joined)
+
+
+def pack_places(items: Sequence[PlaceItem]) -> bytes:
+    """Return the argument of place.lua for one order or more; the answers come in the order of ``by_kind``."""
+    kinds, ids, buyers = [], [], []
+    for (sku, fingerprint_, quantity), its in by_kind(items).items():
+        its_ids, its_buyers = [item.order_id for item in its], [item.buyer for item in its]
+        names, frames = b"".join([one[:8] for one in its_ids]), b"".join(map(frame, its_ids, its_buyers))
+        kinds.append((sku, fingerprint_, quantity, len(its_ids), _raw(names), _raw(frames)))
+        ids += its_ids
+        buyers += its_buyers
+    count = len(ids)
+    twins = len(set(ids)) < count or len(set(buyers)) < count
+    packed_ids = b"\xdc" + count.to_bytes(2, "big") + b"\xb0" + b"\xb0".join(ids)  # an array of texts of 16 bytes
+    return _pack(kinds) + packed_ids + _pack(buyers) + _pack(twins)
+
+
+def read_places(items: Sequence[PlaceItem], reply: bytes) -> tuple[list[PlaceAnswer], list[Lasting]]:
+    """Return the answer of each order (many share one object), and for how long which refusals are good."""
+    answers, said, lasting = PLACE_ANSWERS.decode(reply)
+    kinds = by_kind(items)
+    told = {
+        kind: [answers[of - 1]] * len(its) if isinstance(of, int) else [answers[number - 1] for number in of]
+        for (kind, its), of in zip(kinds.items(), said, strict=True)
+    }
+    if len(told) == 1:
+        return told.popitem()[1], lasting
+    turns = {kind: iter(its) for kind, its in told.items()}
+    return [next(turns[item.kind]) for item in items], lasting
 
 
 class Lane:
@@ -138,14 +175,14 @@ class OrderStore:
     async def _place(self, items: list[PlaceItem]) -> Sequence[PlaceAnswer]:
         asked_at = time.monotonic()
         try:
-            reply = await self._lanes["place"].call(PLACE, *pack_places(items))
+            reply = await self._lanes["place"].call(PLACE, pack_places(items))
         except FlashproofError:
             self.memory.forget()
             raise
-        answers, said, lasting = PLACE_ANSWERS.decode(reply)
+        answers, lasting = read_places(items, reply)
         if lasting:
             self.memory.learn(lasting, asked_at)
-        return [answers[number - 1] for number in said]
+        return answers
 
     async def _read_ids(self, sku: str, gen: int, begin: int) -> bytes:
         joined: bytes = await self._lanes["ids"].command("GETRANGE", f"{ROOT}:ids:{gen}:{sku}", begin, -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from core.backends.valkey import ROOT, ShardConnection
+from core.facts import parts
 from core.sale.orders.entry import Entry
 
 FACTS: Final = f"{ROOT}:facts"
@@ -92,7 +93,10 @@ def _flat(stream: list[object]) -> list[object]:
 def _entry(raw: object) -> Entry:
     name, fields = raw  # type: ignore[misc]
     ms, _, seq = name.decode().partition("-")  # type: ignore[has-type]
-    records = [record for record in fields if len(record) > 1]  # type: ignore[has-type]  # see shard.lua; once a field was ``r``
+    records: list[bytes] = []
+    for record in fields:  # type: ignore[has-type]
+        if len(record) > 1:  # see shard.lua; once a field was ``r``
+            records += parts(record)
     return Entry(int(ms), int(seq), records)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from core.backends.texts import Script
+from core.backends.texts import ORDERS_GROUND, Script
 from core.backends.valkey import ShardConnection
 from core.errors import BadInput
 
-RAISE: Final = Script("sale/stock/raise.lua")
+RAISE: Final = Script("sale/stock/raise.lua", *ORDERS_GROUND)
 
 
 def import_name(import_id: int) -> bytes:

@@ -211,6 +211,29 @@ def test_who_waited_beyond_the_deadline_is_refused_and_never_sent() -> None:
     run(test)
 
 
+def test_who_waits_behind_a_call_that_hangs_is_refused_at_the_deadline() -> None:
+    """Stops: a buyer who hears for two seconds nothing of an order that was never sent."""
+
+    async def test() -> None:
+        store, now_s = Store(), [0.0]
+        lane = Batches(store.send, now_s=lambda: now_s[0])
+        for _ in range(2):  # the second time after a rest
+            store.open.clear()
+            hanging = lane.put(1)
+            await asyncio.sleep(0.01)
+            waiting = lane.put(2)
+            now_s[0] += REQUEST_DEADLINE_S * 1.01
+            with pytest.raises(Overloaded):
+                await waiting
+            assert not hanging.done() and lane.waiting == 0
+            store.open.set()
+            assert await hanging == 2
+        assert store.calls == [[1], [1]]
+        assert lane._look is None  # nothing under way, nothing to look after
+
+    run(test)
+
+
 def test_a_lane_in_which_all_are_late_goes_on_with_who_comes_next() -> None:
     """Stops: a lane that ends its task for want of work while it holds its place."""
 

@@ -24,7 +24,7 @@ def test_two_calls_at_once_carry_every_item_once_in_its_order(turns: list[tuple[
         under_way = list[int]()
 
         async def send(items: list[int]) -> Sequence[int]:
-            assert not under_way or len(items) >= max(SECOND, under_way[0] * 3 / 4)
+            assert not under_way or len(items) >= max(SECOND, under_way[0])
             under_way.append(len(items))
             assert len(under_way) <= 2
             try:

@@ -125,7 +125,7 @@ def parts(record: bytes) -> list[bytes]:
 
 
 def _frames(joined: bytes) -> Iterator[bytes]:
-    """Yield the frames, and between them what is none; behind that the next frame begins with the next byte that can."""
+    """Yield the frames, and between them what is none: up to the next byte with which one begins."""
     begin, end = 0, len(joined)
     while begin < end:
         size = _frame_size(joined, begin)
@@ -179,9 +179,7 @@ def _open_placed(record: bytes) -> tuple[bytes, Fact]:
         buyer = record[begin + FRAME_BYTES :].decode()
     except UnicodeDecodeError as error:
         raise Poison(f"not a fact: {error}") from error
-    fact = Placed(
-        terms.sku, buyer, terms.quantity, terms.amount, terms.currency, terms.at_ms, terms.pay_by_ms
-    )
+    fact = Placed(terms.sku, buyer, terms.quantity, terms.amount, terms.currency, terms.at_ms, terms.pay_by_ms)
     return record[begin : begin + 16], fact
 
 

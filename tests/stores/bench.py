@@ -117,7 +117,9 @@ class Bench:
             "events": (events, events_before),
             "due": {name: int(score) for name, score in due},
             "imports": {name: int(units) for name, units in imports.items()},
-            "entries": [[open_record(part) for record in fields if record for part in parts(record)] for _, fields in stream],
+            "entries": [
+                [open_record(part) for record in fields if record for part in parts(record)] for _, fields in stream
+            ],
         }
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ class Model:
     # --- the verbs, each a batch --------------------------------------------------------------------------
 
     def place(self, asks: Sequence[PlaceItem], now: int) -> list[tuple[Any, ...]]:
-        """place.lua: kind after kind, each where it first stands; what was accepted of one is one member of the queue."""
+        """place.lua: kind after kind; what was accepted of one is one member of the queue."""
         kinds = list(dict.fromkeys(ask.kind for ask in asks))
         answers: dict[int, tuple[Any, ...]] = {}
         with self._entry() as say:

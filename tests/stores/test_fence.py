@@ -82,7 +82,9 @@ def test_a_script_called_under_another_epoch_changes_nothing(stores: LocalStores
                 await shop.client.hset(f"{ROOT}:meta", "epoch", meta)
                 shop.shard._epoch = said.encode()
                 with pytest.raises(Fenced):
-                    await shop.shard._evaluate(await shop.shard._connected(), PLACE, said.encode(), (pack_places([item]),))
+                    await shop.shard._evaluate(
+                        await shop.shard._connected(), PLACE, said.encode(), (pack_places([item]),)
+                    )
             assert (await shop.live(), await shop.free()) == ({}, 5)
             await shop.client.hset(f"{ROOT}:meta", "epoch", "7")
             assert (await shop.place(item))[0].outcome == "accepted", "a new epoch is learned within the call"

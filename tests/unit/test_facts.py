@@ -87,7 +87,9 @@ def test_a_flipped_bit_costs_one_order_of_a_batch_at_most(orders: list[tuple[byt
 
 
 @given(BATCHES, st.data())
-def test_a_batch_cut_short_gives_the_orders_that_are_whole(orders: list[tuple[bytes, str]], data: st.DataObject) -> None:
+def test_a_batch_cut_short_gives_the_orders_that_are_whole(
+    orders: list[tuple[bytes, str]], data: st.DataObject
+) -> None:
     """Stops: half an order read as a whole one, or a tail that was lost taking what came before it along."""
     record = together(orders)
     around = 3 + len(close_terms(PLACED))

@@ -173,7 +173,8 @@ def open_record(record: bytes) -> tuple[bytes, Fact]:
 def _open_placed(record: bytes) -> tuple[bytes, Fact]:
     begin = 1 + _SIZE + int.from_bytes(record[1 : 1 + _SIZE], "big")
     terms = _open_terms(record[1 + _SIZE : begin])
-    if not _frame_size(record, begin) == len(record) - begin:
+    size = _frame_size(record, begin)
+    if not size or size != len(record) - begin:
         raise Poison("digest does not match")
     try:
         buyer = record[begin + FRAME_BYTES :].decode()

@@ -13,8 +13,9 @@ not decode, is set aside without harm to its neighbours. SHA-1 is what a script 
 bytes here, not against a forger.
 
 What placed orders have alike is written once for all, and the frames are made by the worker: one argument instead of
-one an order, nothing to make in the script, and 40 bytes of the journal an order instead of 104. Yet a flipped byte costs one order at most: the terms stand there twice, each frame has its check, and behind a frame that
-cannot be believed the next that can be is looked for. ``parts`` takes such a record apart into records of one order::
+one an order, nothing to make in the script, and 40 bytes of the journal an order instead of 104. Yet a flipped byte
+costs one order at most: the terms stand there twice, each frame has its check, and behind a frame that cannot be
+believed the next that can be is looked for. ``parts`` takes such a record apart into records of one order::
 
     'o' · size · terms · frame
 """

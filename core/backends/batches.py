@@ -6,9 +6,9 @@ nothing; as load rises batches grow by themselves, so the cost of a call and of 
 Where calls follow each other with little in each, they keep a distance (``SPACING_S``): a call costs server and store
 together some 400 µs of processor whatever it holds.
 
-Two calls may be under way (``at_once``), so that the store finds the next one before it when it has answered the last,
-and does not wait for a loop that is busy with others: a turn of it takes a third of a call. The second goes when
-``SECOND`` items wait, and as many as are under way; with less, calls would only become smaller.
+Several calls may be under way (``at_once``), so that the store finds the next one before it when it has answered the
+last, and does not wait for a loop that is busy with others: a turn of it takes a third of a call. Another goes when
+``BESIDE`` items wait, and as many as a call under way holds; with less, calls would only become smaller.
 
 A lane whose items have keys is fair between them: see ``core/backends/shares.py``.
 
@@ -34,11 +34,11 @@ from core.telemetry import log
 FEW: Final = 16  # items that are not worth a call of their own straight after another
 SPACING_S: Final = 0.002
 CALM_SPACING_S: Final = 0.01  # the same where nobody minds 5 ms: a payment's report, a look at an order
-# Items that are worth a call beside another, if as many as are under way. Behind 64 buyers the calls hold 32
-# orders as before, and the next is at hand when a sync ends: a tenth to a third more orders a second. (A tenth less
-# with three quarters of what is under way; it did not pay while a call cost Valkey 456,000 instructions and each of its
-# orders 39,000, where it is 392,000 and 22,000 now.)
-SECOND: Final = 20
+# Items that are worth a call beside others, if as many as those hold: then the next is at hand when a sync ends.
+# Behind 64 buyers that is a tenth to a third more orders a second with two calls and a fifteenth more with three; with
+# three quarters of what is under way a tenth less. (None of it paid while a call cost Valkey 456,000 instructions and
+# each of its orders 39,000, where it is 392,000 and 22,000 now.)
+BESIDE: Final = 20
 
 _LOOK_S: Final = 0.1  # how often, while a call is under way, somebody looks who has waited too long
 
@@ -88,7 +88,7 @@ class Batches(Generic[Item, Answer]):
         self._items: list[Item] = []
         self._sinks: list[Sink] = []
         self._since_s: list[float] = []
-        self._in_call = 0  # items in calls under way
+        self._calls = self._in_call = 0  # under way, and the items in them
         self._spacing_s, self._at_once = spacing_s, at_once
         self._began_s = now_s() - spacing_s  # the last call
         self._answered_s = float("-inf")  # when a call was answered last
@@ -172,11 +172,11 @@ class Batches(Generic[Item, Answer]):
     def _is_due(self) -> bool:
         """Say whether what waits should go out, if there is somebody to carry it."""
         waiting = len(self._items)
-        if not self._in_call:
+        if not self._calls:
             return waiting > 0
         if self._limit is not None and self._limit.is_slow:
-            return False  # a second call only moves the queue to where nobody is refused
-        return waiting >= max(SECOND, self._in_call)
+            return False  # another call only moves the queue to where nobody is refused
+        return waiting >= BESIDE and waiting * self._calls >= self._in_call
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         if task in self._runs:  # it was cancelled before it began
@@ -188,7 +188,7 @@ class Batches(Generic[Item, Answer]):
         try:
             while self._is_due():
                 rest_s = self._began_s + self._spacing_s - self._now_s()
-                while rest_s > 0 and not self._in_call and len(self._items) < FEW:  # a long one ends when enough came
+                while rest_s > 0 and not self._calls and len(self._items) < FEW:  # a long one ends when enough came
                     await asyncio.sleep(min(rest_s, SPACING_S))
                     rest_s -= SPACING_S
                     if not self._is_due():  # the other call has taken it
@@ -247,8 +247,9 @@ class Batches(Generic[Item, Answer]):
         self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_around)
 
     def _is_over(self, items: list[Item]) -> None:
+        self._calls -= 1
         self._in_call -= len(items)
-        if not self._in_call and self._look is not None:
+        if not self._calls and self._look is not None:
             self._look.cancel()
             self._look = None
         if self._key is not None:
@@ -270,6 +271,7 @@ class Batches(Generic[Item, Answer]):
         most = self._most
         items, sinks = self._items[:most], self._sinks[:most]
         del self._items[:most], self._sinks[:most], self._since_s[:most]
+        self._calls += 1
         self._in_call += len(items)
         self._count_room()
         if self._look is None:

@@ -35,9 +35,9 @@ FEW: Final = 16  # items that are not worth a call of their own straight after a
 SPACING_S: Final = 0.002
 CALM_SPACING_S: Final = 0.01  # the same where nobody minds 5 ms: a payment's report, a look at an order
 # Items that are worth a call beside others, if as many as those hold: then the next is at hand when a sync ends.
-# Behind 64 buyers that is a tenth to a third more orders a second with two calls and a fifteenth more with three; with
-# three quarters of what is under way a tenth less. (None of it paid while a call cost Valkey 456,000 instructions and
-# each of its orders 39,000, where it is 392,000 and 22,000 now.)
+# Behind 64 buyers that is a tenth to a third more orders a second; with three quarters of what is under way a tenth
+# less, and a third call changes nothing. (It did not pay while a call cost Valkey 456,000 instructions and each of its
+# orders 39,000, where it is 392,000 and 22,000 now.)
 BESIDE: Final = 20
 
 _LOOK_S: Final = 0.1  # how often, while a call is under way, somebody looks who has waited too long

@@ -162,7 +162,7 @@ class OrderStore:
         self.memory = Memory(self._read_ids, time.monotonic)
         self.limit = Limit(ORDERS_LEAST, WAITING_MOST)
         self.places: Batches[PlaceItem, PlaceAnswer] = Batches(
-            self._place, sent=self._lanes["place"].size, limit=self.limit, at_once=3, key=_sku_of
+            self._place, sent=self._lanes["place"].size, limit=self.limit, at_once=2, key=_sku_of
         )
         self.payments: Batches[PayItem, PayAnswer] = Batches(
             self._pay, sent=self._lanes["pay"].size, spacing_s=CALM_SPACING_S

@@ -9,7 +9,8 @@ has time, and then at a measured pace:
   store, on a core or a machine of its own, is what sells no more.
 - The loop has time, but what it leaves of its core is what the store next to it needs: a tenth of the core.
 - The loop has none: one for every four orders that are placed, the longest waiting first; a tenth of the core too, on a
-  fast machine or a slow one.
+  fast machine or a slow one. Where nobody else wants the core at least as many as a loop that has time tells a store to
+  please: behind a slow store there are few orders to count by, and the loop is late because of the flood alone.
 
 A client that was not answered asks nothing more on its connection, and that is what bounds the flood. If all who ask k
 times what can be sold are told, at a cost of r orders each, no more than (1 - k r) / (1 - r) of it is sold: with r of a
@@ -49,9 +50,10 @@ def may_be_told(late_s: float, elapsed_s: float, orders: int, waited: float = 1.
         waited: share of the time for which this worker was ready to run and its core was with others.
     """
     paced = 1 + int(orders * REFUSED_AN_ORDER + elapsed_s * REFUSED_PER_S_LEAST)
+    alone = waited < _CROWDED
     if late_s >= _LATE_S:
-        return paced
-    return max(paced, _ALONE_TURN if waited < _CROWDED else _IDLE_TURN)
+        return max(paced, _IDLE_TURN) if alone else paced
+    return max(paced, _ALONE_TURN if alone else _IDLE_TURN)
 
 
 class Refusing(Generic[Told]):

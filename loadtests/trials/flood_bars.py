@@ -85,7 +85,9 @@ def void_of(peak: float, phases: Sequence[Told], times: Sequence[float], slices:
         if not flood.refused:
             why.append(f"{flood.name}: nobody was refused, so nothing is known of refusals")
         if flood.accepted / flood.seconds > _PEAK_DOUBT * peak:
-            why.append(f"{flood.name}: it sold more than the peak, so others had the core when that was taken")
+            why.append(
+                f"{flood.name}: it sold more than the peak, so that was taken too low: in a slow moment, or too few asked"
+            )
     return why
 
 

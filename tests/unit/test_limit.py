@@ -194,3 +194,4 @@ def test_where_nobody_else_wants_the_core_more_are_told_but_not_by_a_loop_that_i
     assert may_be_told(0.0005, 0.002, 0, waited=0.01) >= 100
     assert may_be_told(0.0005, 0.002, 0, waited=0.3) == may_be_told(0.0005, 0.002, 0)
     assert may_be_told(0.02, 0.02, 400, waited=0.01) == may_be_told(0.02, 0.02, 400)
+    assert may_be_told(0.004, 0.006, 8, waited=0.3) < may_be_told(0.004, 0.006, 8, waited=0.01) == 25

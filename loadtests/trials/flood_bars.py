@@ -86,7 +86,7 @@ def void_of(peak: float, phases: Sequence[Told], times: Sequence[float], slices:
             why.append(f"{flood.name}: nobody was refused, so nothing is known of refusals")
         if flood.accepted / flood.seconds > _PEAK_DOUBT * peak:
             why.append(
-                f"{flood.name}: it sold more than the peak, so that was taken too low: in a slow moment, or too few asked"
+                f"{flood.name}: it sold more than the peak: that was taken in a slow moment, or too few asked then"
             )
     return why
 

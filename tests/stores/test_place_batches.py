@@ -53,6 +53,7 @@ def test_buyers_of_any_length_get_their_own_order_whether_all_or_some_are_accept
             assert placed == accepted
             assert held == dict.fromkeys(accepted.values(), 1)
             assert await shop.ends() == set(accepted)
+            await shop.drain()
             await shop.check()
 
     run(test)
@@ -88,6 +89,7 @@ def test_in_a_batch_of_several_kinds_each_gets_the_answer_of_their_own(
                     assert answer.amount == PRICE * item.kind[2]
             accepted = [item.order_id for item, one in zip(items, answers, strict=True) if one.outcome == "accepted"]
             assert sorted(accepted) == sorted(live)
+            await shop.drain()
             await shop.check()
 
     run(test)

@@ -18,6 +18,10 @@ costs one order at most: the terms stand there twice, each frame has its check, 
 believed the next that can be is looked for. ``parts`` takes such a record apart into records of one order::
 
     'o' · size · terms · frame
+
+What the tree before wrote for each placed order is read, for a journal that was not drained when ``work`` was renewed::
+
+    'p' · digest (of the array without the buyer) · order id · CRC-32 of id and buyer · msgpack array [placed, …]
 """
 
 from __future__ import annotations
@@ -32,11 +36,14 @@ from zlib import crc32
 import msgspec
 
 DIGEST_CHARS = 16
-GROUP_MARK, PART_MARK = b"P", b"o"  # no digits: a digest cannot begin with them
+GROUP_MARK, PART_MARK, OLD_MARK = b"P", b"o", b"p"  # no digits: a digest cannot begin with them
 _HEAD = DIGEST_CHARS + 16
 _SIZE = 2  # bytes of a size
+_AROUND = 1 + _SIZE  # what stands around the terms of a group: mark and size
 _TAIL = Struct(">IH")  # of a frame, behind the id: check, size of the buyer
 FRAME_BYTES = 16 + _TAIL.size  # of a frame, but for the buyer
+# A larger buyer is none: without this bound, looking for the next frame among a thousand that were damaged took 9 s.
+BUYER_BYTES_MOST = 512
 
 
 class _Fact(msgspec.Struct, frozen=True, array_like=True):
@@ -111,17 +118,20 @@ class Poison(Exception):
 def parts(record: bytes) -> list[bytes]:
     """Return the records of one order, or one fact, that a record of the journal holds, in their order.
 
-    What cannot be believed comes back as a part that ``open_record`` refuses; nothing of a record is left out.
+    What cannot be believed comes back as a part that ``open_record`` refuses, also a damaged copy of the terms; nothing
+    but a mark is left out.
     """
     if record[:1] != GROUP_MARK and record[-1:] != GROUP_MARK:
         return [record]
-    for size in (record[1 : 1 + _SIZE], record[-1 - _SIZE : -1]):
-        around = 1 + _SIZE + int.from_bytes(size, "big")
-        for terms in (record[1 + _SIZE : around], record[-around : -1 - _SIZE]):
-            if len(record) >= 2 * around and _is_sealed(terms):
-                head = PART_MARK + len(terms).to_bytes(_SIZE, "big") + terms
-                return [head + one for one in _frames(record[around:-around])]
-    return [record]
+    first = record[_AROUND : _AROUND + int.from_bytes(record[1:_AROUND], "big")]
+    last = record[-_AROUND - int.from_bytes(record[-_AROUND:-1], "big") : -_AROUND]
+    believed = [terms for terms in (first, last) if _is_sealed(terms)]
+    if not believed:
+        return [record]
+    head = PART_MARK + len(believed[0]).to_bytes(_SIZE, "big") + believed[0]
+    begin = _AROUND + len(first) if _is_sealed(first) else 0
+    end = len(record) - _AROUND - len(last) if _is_sealed(last) else len(record)
+    return [head + one for one in _frames(record[begin:end])] or [record]
 
 
 def _frames(joined: bytes) -> Iterator[bytes]:
@@ -142,7 +152,9 @@ def _frame_size(joined: bytes, at: int) -> int:
     if behind > len(joined):
         return 0
     check, size = _TAIL.unpack_from(joined, at + 16)
-    if behind + size > len(joined) or crc32(joined[behind : behind + size], crc32(joined[at : at + 16])) != check:
+    if size > BUYER_BYTES_MOST or behind + size > len(joined):
+        return 0
+    if crc32(joined[behind : behind + size], crc32(joined[at : at + 16])) != check:
         return 0
     return FRAME_BYTES + int(size)
 
@@ -161,13 +173,31 @@ def open_record(record: bytes) -> tuple[bytes, Fact]:
     """
     if record[:1] == PART_MARK:
         return _open_placed(record)
+    if record[:1] == OLD_MARK:
+        return _open_old(record)
     if len(record) <= _HEAD or _digest(record[DIGEST_CHARS:]) != record[:DIGEST_CHARS]:
         raise Poison("digest does not match")
+    return record[DIGEST_CHARS:_HEAD], _decode(record[_HEAD:])
+
+
+def _decode(body: bytes) -> Fact:
     try:
-        fact: Fact = _decoder.decode(record[_HEAD:])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        fact: Fact = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Poison(f"not a fact: {error}") from error
-    return record[DIGEST_CHARS:_HEAD], fact
+    return fact
+
+
+def _open_old(record: bytes) -> tuple[bytes, Fact]:
+    digest, order_id, check, body = record[1:17], record[17:33], record[33:37], record[37:]
+    fact = _decode(body)
+    if not isinstance(fact, Placed):
+        raise Poison("digest does not match")
+    begin = 1 + sum(len(_encode(text)) for text in ("placed", fact.sku))
+    around = body[:begin] + body[begin + len(_encode(fact.buyer)) :]
+    if _digest(around) != digest or crc32(fact.buyer.encode(), crc32(order_id)) != int.from_bytes(check, "big"):
+        raise Poison("digest does not match")
+    return order_id, fact
 
 
 def _open_placed(record: bytes) -> tuple[bytes, Fact]:
@@ -194,7 +224,7 @@ def _open_terms(terms: bytes) -> _Terms:
         raise Poison("digest does not match")
     try:
         return _decode_terms(terms[DIGEST_CHARS:])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Poison(f"not a fact: {error}") from error
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from core.errors import BadSetting
+from core.facts import BUYER_BYTES_MOST
 
 # --- limits: constants of the design, not knobs --------------------------------------------------------------
 
@@ -164,6 +165,7 @@ def _check(settings: Settings) -> None:
     if not settings.postgres_dsn.startswith(("postgresql://", "postgres://")):
         raise BadSetting(f"{variable('postgres_dsn')} must begin with postgresql://")
     assert KEY_LINES_MOST < 2**20, "a line number must fit its place in a key's id"
+    assert 4 * BUYER_CHARS_MOST <= BUYER_BYTES_MOST, "the journal's frames"
     assert 2 * BATCH_MOST < 7_000 and 2 * EXPIRE_MOST < 7_000, "Lua's unpack"
     assert WAITING_MOST >= BATCH_MOST and ORDERS_LEAST < WAITING_MOST
     assert max(HEAD_DEADLINE_S, BODY_DEADLINE_S + LINGER_S, ANSWER_DEADLINE_S, FIRST_BYTE_DEADLINE_S) < 10

@@ -14,7 +14,7 @@ A lane whose items have keys is fair between them: see ``core/backends/shares.py
 
 Always true: an item is in at most one call; every caller gets an answer or a named error; no more than ``waiting_most``
 items wait, and with a limit no more than it allows, and its reserve, wait or are in the call; what waits longer than
-the deadline is not sent, and its caller told that surely nothing was done, be it while a call hangs.
+the deadline is not sent, and its caller told that surely nothing was done, within ``_LOOK_S`` also while a call hangs.
 """
 
 from __future__ import annotations
@@ -243,8 +243,8 @@ class Batches(Generic[Item, Answer]):
 
     def _look_around(self) -> None:
         """Refuse who has waited too long behind a call that hangs; then look again."""
-        self._give_up(self._now_s() - REQUEST_DEADLINE_S)
         self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_around)
+        self._give_up(self._now_s() - REQUEST_DEADLINE_S)
 
     def _is_over(self, items: list[Item]) -> None:
         self._calls -= 1

@@ -16,7 +16,7 @@
 -- are accepted, and an order by itself is a few steps of one loop without a function call or a table: Lua was three
 -- quarters of what an order cost Valkey (callgrind). Only with twins is anything looked up by name in Lua.
 --
--- Cost: 5 + SKUs + kinds reads and 3 + 3·kinds writes whatever the number of orders; 2 reads a SKU that is sold out.
+-- Cost: 5 + SKUs + kinds reads and 3 + 3·kinds writes (and an EXPIRE for a SKU's first names) whatever the number of orders; 2 reads a SKU that is sold out.
 
 local FRAME = 22  -- id, check, length
 
@@ -121,7 +121,7 @@ local function decide(kind, first)
   local heads, texts = {}, {}  -- by a buyer's length, what a record begins with; units as text
   for i = first, last do
     local id, buyer, nth, answer = ids[i], buyers[i], i - first + 1, nil
-    local before = prior[i] or placed[id]
+    local before = prior[i] or (twins and placed[id])
     if before then
       answer = again(before, print)
     elseif closed then

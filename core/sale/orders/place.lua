@@ -16,7 +16,8 @@
 -- are accepted, and an order by itself is a few steps of one loop without a function call or a table: Lua was three
 -- quarters of what an order cost Valkey (callgrind). Only with twins is anything looked up by name in Lua.
 --
--- Cost: 5 + SKUs + kinds reads and 3 + 3·kinds writes (and an EXPIRE for a SKU's first names) whatever the number of orders; 2 reads a SKU that is sold out.
+-- Cost: 5 + SKUs + kinds reads and 3 + 3·kinds writes (and an EXPIRE for a SKU's first names) whatever the number of
+-- orders; 2 reads a SKU that is sold out.
 
 local FRAME = 22  -- id, check, length
 
@@ -147,7 +148,10 @@ local function decide(kind, first)
         bought[count + 1], bought[count + 2] = buyer, text
         live_args[at + 1], live_args[at + 2] = id, head .. buyer .. record_tail
         count, at = count + 2, at + 2
-        if twins then mine[buyer], placed[id] = units, { 'reserved', print, sku, buyer, quantity, amount, r.currency, pay_by, 0 } end
+        if twins then
+          mine[buyer] = units
+          placed[id] = { 'reserved', print, sku, buyer, quantity, amount, r.currency, pay_by, 0 }
+        end
         answer = accepted or tell({ 'accepted', 'reserved', amount, r.currency, pay_by })
         accepted = answer
       end

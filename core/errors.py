@@ -176,6 +176,11 @@ class Overloaded(Refusal):
 
     code, status, retry_after_s, retry_after_most_s = "overloaded", 503, 1, 2
 
+    def __init__(self, detail: str = "", again_s: int | None = None) -> None:
+        """``again_s``: after how many seconds there will be room; None: drawn as for the class."""
+        super().__init__(detail)
+        self.again_s = again_s
+
 
 # --- an order's owner ----------------------------------------------------------------------------------------
 

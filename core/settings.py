@@ -23,6 +23,7 @@ ORDERS_LEAST: Final = (
 REQUEST_DEADLINE_S: Final = 1.0  # what waited so long for its batch is not sent any more: surely not executed
 REFUSED_AN_ORDER: Final = 0.25  # refusals for overload a busy worker tells for each order: a tenth of its time
 REFUSED_PER_S_LEAST: Final = 1_000  # and these in any case
+RETRY_AFTER_MOST_S: Final = 600  # who is sent away for longer will not come back; see core/backends/line.py
 BODY_MOST: Final = 4_096  # bytes of an order or a callback; the largest honest one is under 1,000
 KEEPALIVE_S: Final = 75.0  # an idle connection is closed after that
 FIRST_BYTE_DEADLINE_S: Final = 9.0  # a new connection on which nothing comes; browsers open some in advance

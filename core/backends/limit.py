@@ -13,17 +13,19 @@ Six things differ, each for a failure that the original has here:
   the queue it should judge, and the limit grows without end.
 - A call may be slower than the figure allows by itself (a slow fsync, a core shared with others). No limit makes it
   faster, and one that shrinks for it only empties the batches that carry it. So the target is not below 2.5 times what
-  a call alone took on average lately. A busy loop sees a reply late and takes the call for longer than it was, so this
-  has an end too (``TARGET_MOST_S``).
+  a call alone took on average lately, and of a store that is slow by itself 4 times: its calls are uneven, a limit
+  shrinks for each that took longer than usual and grows by its root only, and so it came to rest at a third of what
+  the store could carry, or not, by chance. There is an end to it (``TARGET_MOST_S``).
 - The lateness of the event loop is part of the latency: for so long a request lay in the kernel before anyone saw it.
+  It is no part of the call: a busy loop sees a reply late, and would take its own slowness for the store's.
 - A step is for so much time, not for a call (``_STEP_S``): with a store that takes half a second for a call, a fifth of
   the way at each would let buyers wait for ten seconds before the limit has found its place. How long a call takes is
   the average, so that one stall is not taken for a slow store.
-- With a store that was seen to be slow by itself the limit is never more than four times what is under way, as in RFC
-  7661 a window that is not used is not kept: a flood would fill it with buyers who wait for seconds before the first
-  call that is judged has come back.
-- It grows while half of it is used, as there, but shrinks already while a fourth is: with the high limit of a quiet day
-  a slow machine would let buyers wait for half of it. Below a fourth a hiccup of a machine at rest changes nothing.
+- With a store that was seen to be slow by itself the limit is never more than four times what was under way lately, as
+  in RFC 7661 a window that is not used is not kept: a flood would fill it with buyers who wait for seconds before the
+  first call that is judged has come back.
+- It moves while a fourth of it is used: with the high limit of a quiet day a slow machine would let buyers wait for
+  half of it. Below a fourth a hiccup of a machine at rest changes nothing.
 
 It begins at the ceiling: a limit is for a server that was seen to be slow.
 """
@@ -36,19 +38,20 @@ from typing import Final
 TARGET_S: Final = 0.04  # two fifths of the 100 ms within which 99 of 100 orders shall be answered in full load
 TARGET_MOST_S: Final = 0.2
 _CALLS: Final = 2.5  # an order waits for the call under way and for its own; the rest is room
+_CALLS_SLOW: Final = 4.0  # the same of a slow store
 _CALL_SMOOTHING: Final = 0.1
-_USED_TO_GROW: Final = 0.5
-_USED_TO_SHRINK: Final = 0.25
+_USED: Final = 0.25  # less proves nothing
 _GRADIENT_LEAST: Final = 0.5
 _SMOOTHING: Final = 0.2
 _SPARE: Final = 4
+_USED_KEPT: Final = 0.9  # a call
 _STEP_S: Final = 0.02  # calls that take longer are worth several steps
 
 
 class Limit:
     """One lane's limit. Pure: it is told what was measured; seconds on any one clock."""
 
-    __slots__ = ("_call_s", "_exact", "ceiling", "floor", "late_s", "most")
+    __slots__ = ("_call_s", "_exact", "_used", "ceiling", "floor", "late_s", "most")
 
     def __init__(self, floor: int, ceiling: int) -> None:
         """Allow from ``floor`` to ``ceiling``; begin at the ceiling."""
@@ -57,6 +60,7 @@ class Limit:
         self.late_s = 0.0  # of the event loop, lately; see ``loop_was_late``
         self._exact = float(ceiling)
         self._call_s: float | None = None
+        self._used = 0.0  # the most that was under way lately
 
     @property
     def is_slow(self) -> bool:
@@ -69,18 +73,19 @@ class Limit:
 
     def answered(self, waited_s: float, call_s: float, under_way: int) -> None:
         """Take a batch: age of its oldest item at the answer, time of the call alone, how many were under way then."""
+        call_s = max(call_s - self.late_s, 0.0)
         usual_s = call_s if self._call_s is None else self._call_s
         self._call_s = usual_s = usual_s + (call_s - usual_s) * _CALL_SMOOTHING
-        latency_s = waited_s + self.late_s
+        self._used = max(float(under_way), self._used * _USED_KEPT)
+        moved = self._exact
+        if under_way >= self._exact * _USED:
+            calls = _CALLS_SLOW if self.is_slow else _CALLS
+            target_s = max(TARGET_S, min(calls * usual_s, TARGET_MOST_S))
+            gradient = max(_GRADIENT_LEAST, min(1.0, target_s / max(waited_s + self.late_s, 1e-9)))
+            wanted = self._exact * gradient + sqrt(self._exact)
+            part = 1 - (1 - _SMOOTHING) ** max(1.0, usual_s / _STEP_S)
+            moved += (wanted - self._exact) * part
         if self.is_slow:
-            self._exact = min(self._exact, max(float(under_way), self.floor / 2) * _SPARE)
-            self.most = int(self._exact)
-        target_s = max(TARGET_S, min(_CALLS * usual_s, TARGET_MOST_S))
-        if under_way < self._exact * (_USED_TO_GROW if latency_s <= target_s else _USED_TO_SHRINK):
-            return
-        gradient = max(_GRADIENT_LEAST, min(1.0, target_s / max(latency_s, 1e-9)))
-        wanted = self._exact * gradient + sqrt(self._exact)
-        part = 1 - (1 - _SMOOTHING) ** max(1.0, usual_s / _STEP_S)
-        moved = self._exact + (wanted - self._exact) * part
+            moved = min(moved, max(self._used, self.floor / 2) * _SPARE)
         self._exact = min(max(moved, self.floor), self.ceiling)
         self.most = int(self._exact)

@@ -30,7 +30,7 @@ from core.sale.catalog.browse import Browsing
 from core.sale.catalog.product import SKU
 from core.sale.orders.cancel import Cancelling
 from core.sale.orders.pay import Paying
-from core.sale.orders.place import Placing, read_idempotency_key, read_request
+from core.sale.orders.place import Placing, read_idempotency_key, read_request, sku_at_first_sight
 from core.sale.orders.track import Tracking, TrackView
 from core.sale.payments.port import Gateway
 from core.settings import BODY_DEADLINE_S, BODY_MOST, PAGE_MOST
@@ -105,11 +105,14 @@ class Shop:
     async def place_order(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/orders."""
         # The body is read in any case: unread, it would cost the client its connection.
-        if self._placing.room() <= 0 and self._placing.is_hopeless(await _body(request)):
-            raise Overloaded
+        placing, body = self._placing, await _body(request)
+        if placing.room() <= 0 and placing.is_hopeless(sku_at_first_sight(body)):
+            raise Overloaded(again_s=placing.come_again_s(1)[0])
         key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
-        order = read_request(await _body(request))
-        placed = await self._placing.place(order, key)
+        try:
+            placed = await placing.place(read_request(body), key)
+        except Overloaded as refusal:
+            raise Overloaded(again_s=placing.come_again_s(1)[0]) from refusal
         if isinstance(placed, type):
             PLACES.add(placed.code)
             return problem(placed)

@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 
 from core.errors import Overloaded
 from core.sale.orders.answers import PlaceAnswer
-from core.sale.orders.place import Placing, Words
+from core.sale.orders.place import Placing, Words, sku_at_first_sight
 from core.sale.orders.store import PlaceItem
-from core.telemetry import PLACES, REFUSALS
+from core.telemetry import PLACES, REFUSALS, log
 from core.web.plain import Answers
 from core.web.refusing import Refusing
 from core.web.ticket import Ticket
@@ -54,9 +54,11 @@ class Order(Ticket, eq=False):
         self.lane.under_way -= 1
         connection.answered(raw, b"")
 
-    def tell(self) -> None:
-        """Answer one that found no room."""
-        self.finish(self.lane.answers.refused(Overloaded))
+    def set_exception(self, error: Exception, /) -> None:
+        """Answer with what went wrong."""
+        if isinstance(error, Overloaded):  # it has waited too long
+            error = Overloaded(again_s=self.orders.placing.come_again_s(1)[0])
+        super().set_exception(error)
 
 
 class _Said(NamedTuple):
@@ -72,24 +74,29 @@ class Orders:
     """The orders of one worker's lane."""
 
     def __init__(self, placing: Placing, answers: Answers) -> None:
-        self._placing, self._answers = placing, answers
-        self._refusing: Refusing[Order] = Refusing(Order.tell, placing.called, gone=Order.done)
+        self.placing, self._answers = placing, answers
+        self._refusing: Refusing[Order] = Refusing(self._tell, placing.called, gone=Order.done)
         self.said: dict[int, _Said] = {}  # by the answer's identity: the orders of a batch share the very object
 
     def read(self, came: Sequence[Order]) -> None:
         """Read orders that came together, and put on their list those that must be decided."""
-        placing = self._placing
+        placing = self.placing
         read, refuses, room = placing.read, placing.refuses, placing.room()
         items: list[PlaceItem] = []
         sinks: list[Order] = []
+        away: list[Order] = []
+        hopeless: dict[bytes, bool] = {}  # by SKU: the same until one more is let in
         for order in came:
             crowded = len(items) >= room
             if crowded:
                 if items:  # whether a SKU has little under way is asked with all counted
                     placing.put_all(items, sinks)
                     items, sinks, room = [], [], 0
-                if placing.is_hopeless(order.body):  # before anything is decoded
-                    self._turn_away(order)
+                sku = sku_at_first_sight(order.body)
+                if sku not in hopeless:
+                    hopeless[sku] = placing.is_hopeless(sku)
+                if hopeless[sku]:  # before anything is decoded
+                    away.append(order)
                     continue
             item = read(order.body, order.key)
             if item is None:
@@ -104,21 +111,34 @@ class Orders:
             if crowded:
                 try:
                     placing.put_for(item, order)
+                    hopeless.clear()
                 except Overloaded:
-                    self._turn_away(order)
+                    away.append(order)
                 continue
             items.append(item)
             sinks.append(order)
         if items:
             placing.put_all(items, sinks)
+        if away:
+            REFUSALS.counts[Overloaded.code] += len(away)
+            self._refusing.add(away)
 
-    def _turn_away(self, order: Order) -> None:
-        REFUSALS.add(Overloaded.code)
-        self._refusing.add(order)
+    def _tell(self, refused: list[Order]) -> None:
+        """Answer who found no room."""
+        answer = self._answers.refused
+        for order, again_s in zip(refused, self.placing.come_again_s(len(refused)), strict=True):
+            connection, order.connection = order.connection, None
+            if connection is None:
+                continue
+            order.lane.under_way -= 1
+            try:
+                connection.answered(answer(Overloaded, again_s), b"")
+            except Exception as error:  # noqa: BLE001  # the others must hear theirs
+                log("error", "answer_failed", error=error)
 
     def say(self, item: PlaceItem, answer: PlaceAnswer) -> _Said:
         """Return, and remember, what an answer is to the orders of a kind."""
-        words = self._placing.words(item.kind, answer)
+        words = self.placing.words(item.kind, answer)
         if words.refusal is not None:
             said = _Said(answer, words.refusal.code, self._answers.refused(words.refusal), words)
         else:

@@ -209,12 +209,15 @@ class Answers:
             )
         return head
 
-    def refused(self, refusal: Refusal | type[Refusal]) -> bytes:
-        """Return the answer of a refusal; a class stands for its general message, and its bytes are made once."""
+    def refused(self, refusal: Refusal | type[Refusal], again_s: int | None = None) -> bytes:
+        """Return the answer of a refusal; a class stands for its general message, and its bytes are made once.
+
+        ``again_s``: its Retry-After, if that is known.
+        """
         if int(time.time()) != self._second:
             self._tick()
         if isinstance(refusal, type):
-            key = refusal, retry_after_s(refusal)
+            key = refusal, again_s or retry_after_s(refusal)
             return self._refusals.get(key) or self._refusals.setdefault(key, self._refused(*key))
         return self._refused(refusal, None)
 

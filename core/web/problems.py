@@ -7,7 +7,7 @@ from random import random
 import msgspec
 from aiohttp import web
 
-from core.errors import Refusal
+from core.errors import Overloaded, Refusal
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -58,6 +58,8 @@ def retry_after_s(refusal: Refusal | type[Refusal]) -> int | None:
     Clients refused together would return together, as one flood after the other (AWS Architecture Blog, "Exponential
     backoff and jitter").
     """
+    if isinstance(refusal, Overloaded) and refusal.again_s is not None:
+        return refusal.again_s
     least, most = refusal.retry_after_s, refusal.retry_after_most_s
     if least is None or most is None:
         return least

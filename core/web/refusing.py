@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar
 
 from core.settings import REFUSED_AN_ORDER, REFUSED_PER_S_LEAST, REQUEST_DEADLINE_S
@@ -61,25 +61,25 @@ class Refusing(Generic[Told]):
 
     def __init__(
         self,
-        tell: Callable[[Told], None],
+        tell: Callable[[list[Told]], None],
         orders: Callable[[], int],
         now_s: Callable[[], float] = time.monotonic,
         gone: Callable[[Told], bool] = lambda told: False,
     ) -> None:
-        """``tell`` sends the answer; ``orders`` counts the orders sent so far; who is ``gone`` is passed over."""
+        """``tell`` sends the answers; ``orders`` counts the orders sent so far; who is ``gone`` is passed over."""
         self._tell, self._orders, self._now_s, self._gone = tell, orders, now_s, gone
         self._crowd = Crowd()
         self._orders_before = 0
         self._waiting: deque[tuple[float, Told]] = deque()
         self._due_s = self._turned_s = 0.0
 
-    def add(self, refused: Told) -> None:
-        """Tell this one in its turn, within a few milliseconds if the loop has time."""
+    def add(self, refused: Iterable[Told]) -> None:
+        """Tell these in their turn, within a few milliseconds if the loop has time."""
         now_s = self._now_s()
         if not self._waiting:
             self._turned_s, self._orders_before = now_s, self._orders()
             self._set_timer(now_s)
-        self._waiting.append((now_s, refused))
+        self._waiting.extend([(now_s, one) for one in refused])
 
     def _set_timer(self, now_s: float) -> None:
         self._due_s = now_s + _TURN_S
@@ -91,12 +91,11 @@ class Refusing(Generic[Told]):
         elapsed_s = now_s - self._turned_s
         most = may_be_told(now_s - self._due_s, elapsed_s, orders - self._orders_before, self._crowd.share())
         self._turned_s, self._orders_before = now_s, orders
-        try:
-            while waiting and (most > 0 or now_s - waiting[0][0] > REQUEST_DEADLINE_S):
-                refused = waiting.popleft()[1]
-                if not self._gone(refused):
-                    most -= 1
-                    self._tell(refused)
-        finally:  # whatever one of them did, the others are told
-            if waiting:
-                self._set_timer(now_s)
+        told: list[Told] = []
+        while waiting and (len(told) < most or now_s - waiting[0][0] > REQUEST_DEADLINE_S):
+            refused = waiting.popleft()[1]
+            if not self._gone(refused):
+                told.append(refused)
+        if waiting:
+            self._set_timer(now_s)
+        self._tell(told)

@@ -35,6 +35,7 @@ from loadtests.targets import Target
 
 PLACE_TIMEOUT_S: Final = 10.0
 PLACE_RETRIES_MOST: Final = 3
+PATIENCE_US: Final = 10_000_000  # who is asked to return later than that goes elsewhere
 NO_BUDGET_RETRIES_MOST: Final = 20  # of those who know no end: even they go away in the end
 NO_BUDGET_PAUSE_US: Final = 50_000
 COME_BACKS_MOST: Final = 5  # times one who was told sold_out asks again
@@ -211,7 +212,8 @@ def _pause_us(world: World, plan: Plan, tried: int, reply: Reply) -> int:
         return NO_BUDGET_PAUSE_US if tried <= NO_BUDGET_RETRIES_MOST else -1
     if tried > PLACE_RETRIES_MOST or (plan.retries == "budget" and not world.budget.withdraw()):
         return -1
-    return max(backoff_us(tried, plan.jitter), contract.retry_after_us(reply))
+    again_us = contract.retry_after_us(reply)
+    return -1 if again_us > PATIENCE_US else max(backoff_us(tried, plan.jitter), again_us)
 
 
 def _place(

@@ -20,6 +20,7 @@ from loadtests.targets import Notice, Target
 CALLBACK_TIMEOUT_S: Final = 10.0
 CALLBACK_TRIES_MOST: Final = 8
 CALLBACK_BACKOFF_US: Final = 250_000
+CALLBACK_PAUSE_MOST_US: Final = 10_000_000
 
 Ask = Callable[[bytes, float], Reply]
 
@@ -111,7 +112,7 @@ class Gateway:
                 return attempt.outcome
             if tried < tries:
                 pause_us = backoff_us(tried, payer.jitter, CALLBACK_BACKOFF_US)
-                pause_us = max(pause_us, contract.retry_after_us(reply))
+                pause_us = max(pause_us, min(contract.retry_after_us(reply), CALLBACK_PAUSE_MOST_US))
                 why, intended_us, held_us = "retry", self._clock.now_us() + pause_us, 0
                 self._sleep_us(pause_us)
         return None

@@ -24,6 +24,7 @@ class Beside(threading.Thread):
         super().__init__(daemon=True)
         self._settings, self._over = settings, threading.Event()
         self.took: list[tuple[float, str, float]] = []  # at, what, seconds
+        self.refused = 0
         self.fault = ""
 
     def run(self) -> None:
@@ -35,17 +36,24 @@ class Beside(threading.Thread):
 
     def _go_on(self) -> None:
         settings, now_s = self._settings, int(time.time())
-        sock = socket.create_connection((HOST, settings.port), 10.0)
+        sock = self._connect()
         order, pay, look = [asks(_spec(settings, kind), now_s) for kind in ("order", "callback", "status")]
         for number in range(_PROBE_FIRST, _PROBE_FIRST + _PROBE_ORDERS):
-            _ask(sock, order(number), b"201")
+            _ask(sock, order(number), (b"201",))
         number = _PROBE_FIRST
         while not self._over.wait(_PROBE_PAUSE_S):
             for what, raw in (("callback", pay(number)), ("status", look(number))):
                 began = time.monotonic()
-                _ask(sock, raw, b"200")
+                head = _ask(sock, raw, (b"200", b"503"))
                 self.took.append((began, what, time.monotonic() - began))
+                self.refused += head.startswith(b"HTTP/1.1 503")
+                if b"\r\nConnection: close\r\n" in head:
+                    sock.close()
+                    sock = self._connect()
             number = _PROBE_FIRST + (number + 1 - _PROBE_FIRST) % _PROBE_ORDERS
+
+    def _connect(self) -> socket.socket:
+        return socket.create_connection((HOST, self._settings.port), 10.0)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -76,8 +84,11 @@ def _spec(settings: Settings, kind: str) -> Spec:
     return Spec(settings.port, kind, _PROBE_FIRST, 1, 0.0, 0, _PROBE_ORDERS, 200, secret, sandbox, {})
 
 
-def _ask(sock: socket.socket, raw: bytes, expect: bytes) -> None:
-    """Send one request and read its whole answer; raises ValueError if its status is another one."""
+def _ask(sock: socket.socket, raw: bytes, expect: tuple[bytes, ...]) -> bytes:
+    """Send one request, read its whole answer, return its head.
+
+    Raises ValueError if the status is none of the expected.
+    """
     sock.sendall(raw)
     data = b""
     while True:
@@ -88,5 +99,6 @@ def _ask(sock: socket.socket, raw: bytes, expect: bytes) -> None:
         head, end, body = data.partition(b"\r\n\r\n")
         if end and len(body) >= int(head.split(b"Content-Length: ")[1].split(b"\r")[0]):
             break
-    if data[9:12] != expect:
+    if data[9:12] not in expect:
         raise ValueError(f"beside the flood a {data[9:12].decode()} came: {data[-200:]!r}")
+    return head + b"\r\n"

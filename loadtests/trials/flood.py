@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.ceiling.asks import HOST, Spec, asks
+from benchmarks.ceiling.asks import HOST, HOT, Spec, asks
 from benchmarks.ceiling.driver import cpu_ns
 
 BUCKET_S: Final = 0.5
@@ -32,6 +32,8 @@ _JITTER_S: Final = 0.5  # beyond the Retry-After
 _TOLD_S: Final = 2.0
 _READ_BYTES: Final = 16_384
 _STALL_S: Final = 10.0
+_CONNECT_MOST_S: Final = 60.0
+_LOOK: Final = f"GET /v1/products/{HOT} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -77,6 +79,8 @@ class Told(msgspec.Struct):
     unsent: int = 0  # new buyers who found no connection free
     gave_up: int = 0  # buyers refused for the last time
     waiting: int = 0  # for their answer at the end of it
+    returning: int = 0  # buyers who will come again, at the end of it
+    again_s: float = 0.0  # the longest Retry-After
     accepted: int = 0
     refused: int = 0
     others: dict[str, int] = {}
@@ -147,14 +151,25 @@ class Flood:
         self._returning: list[tuple[float, int, int]] = []
 
     def connect(self) -> None:
-        """Open the connections."""
+        """Open the connections, and ask once on each: a small server needs seconds to take two thousand.
+
+        Raises:
+            TimeoutError: it has not taken them all within ``_CONNECT_MOST_S``.
+        """
         for _ in range(self._plan.connections):
             sock = socket.create_connection((HOST, self._plan.port), 10.0)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
             self._socks[sock.fileno()] = sock
-            self._free.append(sock.fileno())
             self._poll.register(sock.fileno(), select.EPOLLIN)
+            sock.send(_LOOK)
+        until = time.monotonic() + _CONNECT_MOST_S
+        while len(self._free) < len(self._socks):
+            if time.monotonic() > until:
+                raise TimeoutError(f"only {len(self._free):,} connections were taken within {_CONNECT_MOST_S:g} s")
+            for fd, _ in self._poll.poll(0.1):
+                if self._whole(fd):
+                    self._free.append(fd)
 
     def run(self) -> Done:
         """Go through all phases, one after the other; who is refused in one may return in the next."""
@@ -184,6 +199,7 @@ class Flood:
             elif self._asked and now - heard > _STALL_S:
                 raise TimeoutError(f"no answer for {_STALL_S:g} s")
         seconds, measured.told.waiting = time.monotonic() - began, len(self._asked)
+        measured.told.returning = len(self._returning)
         return measured.end(seconds, time.process_time() - own_s, (cpu_ns(self._plan.watch) - shop_ns) / 1e9)
 
     def _send_due(self, phase: Phase, told: Told, now: float, began: float) -> None:
@@ -207,15 +223,8 @@ class Flood:
 
     def _hear(self, ready: list[tuple[int, int]], measured: _Measured) -> None:
         for fd, _ in ready:
-            data = self._socks[fd].recv(_READ_BYTES)
+            data = self._whole(fd)
             if not data:
-                raise ConnectionResetError("the server closed a connection")
-            if self._partial:
-                data = self._partial.pop(fd, b"") + data
-            end = data.find(b"\r\n\r\n")
-            at = data.find(b"Content-Length: ")
-            if end < 0 or len(data) < end + 4 + int(data[at + 16 : data.index(b"\r", at)]):
-                self._partial[fd] = data
                 continue
             now = time.monotonic()
             sent_at, number, tries = self._asked.pop(fd)
@@ -225,19 +234,39 @@ class Flood:
                 measured.accept(now - sent_at)
             elif status == b"503" and b"X-Outcome: not-executed" in data:
                 measured.refuse(now - sent_at)
+                again_s = _retry_after_s(data)
+                measured.told.again_s = max(measured.told.again_s, again_s)
                 if tries > 1:
-                    heapq.heappush(self._returning, (now + self._stays_away_s(data), number, tries - 1))
+                    heapq.heappush(self._returning, (now + self._stays_away_s(again_s), number, tries - 1))
                 else:
                     measured.told.gave_up += 1
             else:
                 word = status.decode("latin-1")
                 measured.told.others[word] = measured.told.others.get(word, 0) + 1
 
-    def _stays_away_s(self, answer: bytes) -> float:
+    def _whole(self, fd: int) -> bytes:
+        """Return an answer; empty: it is not whole yet."""
+        data = self._socks[fd].recv(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError("the server closed a connection")
+        if self._partial:
+            data = self._partial.pop(fd, b"") + data
+        end = data.find(b"\r\n\r\n")
+        at = data.find(b"Content-Length: ")
+        if end < 0 or len(data) < end + 4 + int(data[at + 16 : data.index(b"\r", at)]):
+            self._partial[fd] = data
+            return b""
+        return data
+
+    def _stays_away_s(self, again_s: int) -> float:
         if self._plan.manners == IGNORE:
             return self._random.uniform(0, _IGNORING_S)
-        again = answer.index(b"Retry-After: ") + 13
-        return int(answer[again : answer.index(b"\r", again)]) + self._random.uniform(0, _JITTER_S)
+        return again_s + self._random.uniform(0, _JITTER_S)
+
+
+def _retry_after_s(answer: bytes) -> int:
+    begin = answer.index(b"Retry-After: ") + 13
+    return int(answer[begin : answer.index(b"\r", begin)])
 
 
 def main() -> None:

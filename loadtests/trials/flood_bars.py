@@ -51,8 +51,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     void: list[str]  # why nothing can be said; empty: it can
 
 
-def bars_of(peak: float, phases: Sequence[Told], times: Sequence[float]) -> list[Bar]:
-    """Return what is judged: goodput of each flood, how soon the refused were told, how soon all was normal again."""
+def bars_of(peak: float, phases: Sequence[Told], times: Sequence[float], beside_refused: int) -> list[Bar]:
+    """Return what is judged: goodput of each flood, how soon the refused were told, how soon all was normal again.
+
+    ``beside_refused``: of the payments and questions beside it all, none of which a flood of orders may turn away.
+    """
     calm, bars = phases[1], []
     normal_ms = max(_NORMAL_MS, 3 * calm.accepted_ms[1])
     for at, factor in enumerate(times):
@@ -66,6 +69,7 @@ def bars_of(peak: float, phases: Sequence[Told], times: Sequence[float]) -> list
             if bucket.refused or bucket.accepted_p99_ms > normal_ms
         ]
         bars.append(Bar(f"normal again after {name}, s", BUCKET_S * max(disturbed, default=0), NORMAL_S, True))
+    bars.append(Bar("payments and questions refused", float(beside_refused), 0.0, True))
     bars.append(Bar("answers that were neither", float(sum(sum(one.others.values()) for one in phases)), 0.0, True))
     return bars
 
@@ -107,7 +111,8 @@ def table(result: Result) -> str:
     lines.append("")
     lines.append("                                             accepted, ms     refused, ms    of a core      p99, ms")
     lines.append(
-        "  phase        asked   sent   sold refused/s    p50    p99      p50    p99   shop  load   paid status  waiting"
+        "  phase        asked   sent   sold refused/s    p50    p99      p50    p99   shop  load   paid status"
+        "  waiting  return   in s"
     )
     for one in result.phases:
         beside = result.beside.get(one.name, {})
@@ -116,7 +121,8 @@ def table(result: Result) -> str:
             f"  {one.name:<11} {one.asked / one.seconds / peak:5.2f}x {one.sent / one.seconds / peak:5.2f}x "
             f"{one.accepted / one.seconds / peak:5.2f}x {one.refused / one.seconds:8,.0f} "
             f"{one.accepted_ms[0]:7.1f} {one.accepted_ms[1]:6.1f} {one.refused_ms[0]:8.1f} {one.refused_ms[1]:6.1f} "
-            f"{one.shop_share:6.0%} {one.driver_share:5.0%} {paid:6.1f} {status:6.1f} {one.waiting:8,}"
+            f"{one.shop_share:6.0%} {one.driver_share:5.0%} {paid:6.1f} {status:6.1f} "
+            f"{one.waiting:8,} {one.returning:7,} {one.again_s:6.0f}"
         )
     lines.append("")
     for bar in result.bars:

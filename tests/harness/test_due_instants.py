@@ -44,8 +44,9 @@ class Slow:
 
     started_unix_us = STARTED_UNIX_US
 
-    def __init__(self, takes_us: Iterator[int], sold_out: int = 0) -> None:
+    def __init__(self, takes_us: Iterator[int], sold_out: int = 0, full_for_s: int = 0) -> None:
         self.us, self._takes, self._sold_out = DUE_US, takes_us, sold_out
+        self._full_for_s = full_for_s
 
     def now_us(self) -> int:
         return self.us
@@ -56,6 +57,9 @@ class Slow:
     def ask(self, raw: bytes, _: float) -> Reply:
         sent_us = self.us
         self.us += next(self._takes, 1_000)
+        if self._full_for_s:
+            again, self._full_for_s = {b"retry-after": b"%d" % self._full_for_s}, 0
+            return Reply(sent_us, self.us, status=503, headers=again, body=b'{"code":"overloaded"}')
         status, body = self._answer(raw)
         return Reply(sent_us, self.us, status=status, body=msgspec.json.encode(body))
 
@@ -81,9 +85,10 @@ def lived(
     manners: Manners = Manners(),  # noqa: B008  # frozen
     sold_out: int = 0,
     late_us: int = 0,
+    full_for_s: int = 0,
 ) -> list[Attempt]:
     """Return the history of one arrival that was due at ``DUE_US`` and begun ``late_us`` later."""
-    shop, recorder = Slow(iter(takes_us), sold_out), Recorder(out)
+    shop, recorder = Slow(iter(takes_us), sold_out, full_for_s), Recorder(out)
     shop.us += late_us
     target = Core("127.0.0.1:1", b"g" * 32)
     plain: dict[str, Any] = {"again": "", "conflict": None, "ending": "never", "watch": "none", "callbacks": "once"}
@@ -116,6 +121,14 @@ def lived(
 
 def only(attempts: list[Attempt], op: str) -> list[Attempt]:
     return [attempt for attempt in attempts if attempt.op == op]
+
+
+def test_who_was_refused_returns_when_told_and_not_before_and_not_at_all_where_that_is_too_late(tmp_path: Path) -> None:
+    """Stops: buyers who hammer a shop that has asked for a pause, or who wait for ten minutes as no buyer does."""
+    first, second = only(lived(tmp_path / "a", [1_000], {}, full_for_s=4), "place")
+    assert second.why == "retry"
+    assert 4_000_000 <= second.intended_us - first.done_us < 4_100_000
+    assert len(only(lived(tmp_path / "b", [1_000], {}, full_for_s=11), "place")) == 1
 
 
 TOOK = st.integers(1_000, 4_000_000)

@@ -50,7 +50,7 @@ def phases(
 
 def missed(told: list[Told]) -> list[str]:
     """Return the first words of the bars that a flood of five times a peak of 10,000 missed."""
-    return [bar.name.split(" ")[0] for bar in bars_of(10_000.0, told, [5.0]) if not bar.met]
+    return [bar.name.split(" ")[0] for bar in bars_of(10_000.0, told, [5.0], 0) if not bar.met]
 
 
 def test_a_good_flood_meets_every_bar() -> None:
@@ -72,6 +72,13 @@ def test_a_good_flood_meets_every_bar() -> None:
 def test_each_bar_can_be_missed(told: list[Told], bar: str) -> None:
     """Stops: a judge that lets pass what it names."""
     assert missed(told) == [bar]
+
+
+def test_a_payment_that_is_turned_away_by_a_flood_of_orders_is_a_bar_missed() -> None:
+    """Stops: a shop that sells on and loses the word of those who paid."""
+    assert [bar.name for bar in bars_of(10_000.0, phases(), [5.0], 1) if not bar.met] == [
+        "payments and questions refused"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +188,10 @@ def test_who_ignores_retry_after_is_part_of_the_rate_and_not_beyond_it() -> None
 def test_who_honours_retry_after_is_not_back_within_it() -> None:
     """Stops: an honest client that is none."""
     done = flooded(HONOUR)
-    assert done.next == done.phases[0].sent
-    assert done.phases[0].sent >= 380
+    told = done.phases[0]
+    assert done.next == told.sent == told.returning + told.waiting
+    assert told.sent >= 380
+    assert told.again_s == 1
 
 
 def test_a_part_that_is_sliced_gets_its_share_and_goes_on_afterwards() -> None:

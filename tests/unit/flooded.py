@@ -1,19 +1,19 @@
-"""A worker under load, as a simulation in made-up time: the real limit and the real pace of refusing, nothing else.
+"""A worker under load, as a simulation in made-up time: the real limit, line and pace of refusing, nothing else.
 
 One thread does, in turns as an event loop does, all that costs time: reading, placing, answering, telling a refusal.
 The store works beside it, one call at a time. Buyers come at a rate, whatever becomes of them, over so many connections
-with one request on each; who finds none free asks nothing. Who is refused returns after 1 to 3 s, twice at most.
+with one request on each; who finds none free asks nothing. Who is refused returns when the line says, twice at most.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from core.backends.limit import Limit
+from core.backends.line import Line
 from core.settings import BATCH_MOST, ORDERS_LEAST, REQUEST_DEADLINE_S, WAITING_MOST
 from core.web.refusing import may_be_told
 
@@ -59,7 +59,6 @@ class Flooded:
         self._told, self._slow, self._waited = told, slow, waited
         self._call_s, self._call_order_s = call_s, call_order_s
         self._free = connections
-        self._random = random.Random(7)
         self._unread: deque[tuple[float, int]] = deque()
         self._retries: list[tuple[float, int]] = []
         self._refused: deque[tuple[float, float, int]] = deque()
@@ -69,6 +68,8 @@ class Flooded:
         self._look_s = LOOK_S
         self._owed = 0.0
         self._orders = 0  # called since refusals were told last
+        self._called = 0  # ever
+        self._line = Line(lambda: self._called, lambda: self.now_s)
         self._stall = (0.0, 0.0)
 
     def stall(self, seconds: float) -> None:
@@ -136,7 +137,7 @@ class Flooded:
             self._work(TELL_S)
             self._answered(sent_s, accepted=False)
             if tries > 1:
-                heapq.heappush(self._retries, (self.now_s + self._random.randint(1, 3), tries - 1))
+                heapq.heappush(self._retries, (self.now_s + self._line.join(1)[0], tries - 1))
         self._due_s = began_s + TIMER_S
 
     def _store(self) -> None:
@@ -149,6 +150,7 @@ class Flooded:
         if not self._call and self._items:
             self._call = [self._items.popleft() for _ in range(min(BATCH_MOST, len(self._items)))]
             self._orders += len(self._call)
+            self._called += len(self._call)
             self._called_s = begins_s = self.now_s
             if self._stall[0] <= begins_s < self._stall[1]:
                 begins_s = self._stall[1]

@@ -28,6 +28,7 @@ from spoken import (
 )  # fmt: skip
 from two_lanes import Answer, Piece, Server, Two, codes, read_answers
 
+from core.backends import line as waiting_line
 from core.backends.batches import Batches
 from core.backends.limit import Limit
 from core.backends.shares import Shares
@@ -169,7 +170,8 @@ def test_overload_is_told_and_counted_the_same(two: Two, monkeypatch: pytest.Mon
         for batches in (server.orders.places, server.orders.payments, server.orders.tracks):
             monkeypatch.setattr(batches, "_waiting_most", 0)
             monkeypatch.setattr(batches, "_room", 0)
-    monkeypatch.setattr(problems, "random", lambda: 0.5)  # both lanes draw the time to come back by the same function
+    for drawing in (problems, waiting_line):  # both lanes draw the time to come back by the same function
+        monkeypatch.setattr(drawing, "random", lambda: 0.5)
     undecoded = place().replace(b'{"sku"', b'["sku"')  # nobody looks into an order that is refused anyway
     for said in (place(), undecoded, callback(), status(), status(0, "?wait=1")):
         heard = two.agree(said, said)
@@ -195,7 +197,7 @@ def test_with_no_room_left_by_one_sku_the_others_are_served_and_told_the_same(
         monkeypatch.setattr(places, "_reserve", 0)
         places._shares.came(["plain"] * 100)
         places._count_room()
-    monkeypatch.setattr(problems, "random", lambda: 0.5)
+    monkeypatch.setattr(waiting_line, "random", lambda: 0.5)
     for sku, code in (("plain", 503), ("another", 201), ("remembered", 409)):
         assert codes(two.agree(place(sku)).answers) == [code], sku
     broken = place("other").replace(b'"buyer"', b'"bayer"')

@@ -5,7 +5,8 @@ a flash crowd a turn is long, because thousands of sockets are ready in it, so n
 for many seconds while those already inside were served: 443 of 40,000 attempts timed out after 10 s in the run that
 showed it. Here one readiness of the listening socket accepts all that wait, up to a limit that keeps the turn short.
 
-Who has too many connections already is told so and let go on the spot, before anything is made for them.
+Who has too many connections already is told so and let go on the spot, before anything is made for them; all others
+wait in the porch (``core/web/porch.py``) until they have asked.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import asyncio
 import contextlib
 import errno
 import resource
+import select
 import socket
-from collections.abc import Callable
 from typing import Final
 
 from core.errors import TooManyConnections
@@ -23,7 +24,8 @@ from core.settings import CONNECTIONS_MOST, FILES_KEPT, RECEIVE_BUFFER, SEND_BUF
 from core.telemetry import CUTS, REFUSALS, log
 from core.web.addresses import Addresses
 from core.web.plain import Answers, closing
-from core.web.protocol import Protocol
+from core.web.porch import Porch
+from core.web.protocol import Server
 
 _BURST_MOST: Final = 256  # some milliseconds of work
 _PAUSE_S: Final = 0.05  # when no more connections can be had
@@ -34,18 +36,21 @@ _SHORT_OF_FILES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 class Acceptor:
     """Gives each accepted connection to a protocol of its own."""
 
-    def __init__(self, listening: socket.socket, protocol: Callable[[], Protocol], addresses: Addresses) -> None:
+    def __init__(self, listening: socket.socket, server: Server, addresses: Addresses) -> None:
         """``addresses`` counts the open connections; above the limit of all new ones wait in the kernel's queue."""
-        self._listening, self._protocol, self._addresses = listening, protocol, addresses
+        self._listening, self._server, self._addresses = listening, server, addresses
         self._most, self._answers = _connections_most(), Answers()
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[object]] = set()
         self._open = False
+        self._porch: Porch | None = None
 
     def start(self) -> None:
         """Begin to accept."""
         _bound_the_kernel(self._listening)
         self._open = True
+        if hasattr(select, "epoll"):  # Linux
+            self._porch = Porch(self._loop, self._server.deadlines, self._let_in, self._addresses.leave)
         self._loop.add_reader(self._listening.fileno(), self._ready)
 
     async def stop(self) -> None:
@@ -59,8 +64,7 @@ class Acceptor:
         self._open = False
         self._loop.remove_reader(self._listening.fileno())
         self._ready()
-        self._listening.close()
-        await asyncio.gather(*self._starting)
+        await self._close()
 
     async def leave(self) -> None:
         """Accept no more, and leave the queue as it is to the others who hold the socket: it is theirs too.
@@ -69,7 +73,13 @@ class Acceptor:
         """
         self._open = False
         self._loop.remove_reader(self._listening.fileno())
+        await self._close()
+
+    async def _close(self) -> None:
         self._listening.close()
+        if self._porch is not None:
+            self._porch.close()
+            self._porch = None
         await asyncio.gather(*self._starting)
 
     def _ready(self) -> None:
@@ -89,14 +99,21 @@ class Acceptor:
             if not self._addresses.enter(address[0]):
                 self._turn_away(connection)
                 continue
-            task = self._loop.create_task(self._begin(connection, address[0]))
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+            if self._porch is not None:
+                self._porch.enter(connection, address[0])
+            else:
+                self._let_in(connection, address[0], b"")
         if room <= 0:
             self._pause()
 
-    async def _begin(self, connection: socket.socket, address: str) -> None:
-        protocol = self._protocol()
+    def _let_in(self, connection: socket.socket, address: str, said: bytes) -> None:
+        task = self._loop.create_task(self._begin(connection, address, said))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _begin(self, connection: socket.socket, address: str, said: bytes) -> None:
+        protocol = self._server()
+        protocol.said = said
         protocol.when_lost = lambda: self._addresses.leave(address)
         try:
             transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, connection)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -25,11 +24,11 @@ from core.telemetry import CUTS, REFUSALS, log
 from core.web.deadlines import Deadlines
 from core.web.lane import Lane, Verdict
 from core.web.plain import Answers, closing
+from core.web.porch import RESET
 from core.web.problems import problem
 from core.web.ticket import Ticket
 
 _TURNS: Final = 3  # of the loop, in which aiohttp gets from one request to the next
-_AT_ONCE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and forgets what was not read
 
 
 class Protocol(RequestHandler):
@@ -54,6 +53,7 @@ class Protocol(RequestHandler):
         "_spoke",
         "_stays",
         "_wire",
+        "said",
         "ticket",
         "when_lost",
     )
@@ -78,6 +78,7 @@ class Protocol(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last request that aiohttp was given
         self._deaf = False  # the last was no request: nothing is understood any more
         self._wire: asyncio.Transport | None = None  # aiohttp forgets its own before the last byte is gone
+        self.said = b""  # in the porch
         self.ticket: Ticket | None = None
         self.when_lost: Callable[[], None] | None = None
 
@@ -263,7 +264,11 @@ class Protocol(RequestHandler):
         """Begin; the first byte is owed."""
         super().connection_made(transport)
         self._wire = self.transport
-        self._deadlines.first_byte.enter(self)
+        if not self.said:
+            self._deadlines.first_byte.enter(self)
+            return
+        said, self.said = self.said, b""
+        self.data_received(said)  # nothing is read from the transport before this returns
 
     def pause_writing(self) -> None:
         """The kernel took no more of an answer: it must be read."""
@@ -291,7 +296,7 @@ class Protocol(RequestHandler):
         end = wire.get_extra_info("socket")
         if end is not None:
             with contextlib.suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         wire.abort()
 
     # --- aiohttp's refusals ---------------------------------------------------------------------------------
@@ -350,12 +355,12 @@ class Server(web.Server):
     def __init__(self, *args: Any, **kw: Any) -> None:
         """As aiohttp's own."""
         super().__init__(*args, **kw)
-        self._deadlines, self._answers = Deadlines(self._loop), Answers()
+        self.deadlines, self._answers = Deadlines(self._loop), Answers()
 
     def __call__(self) -> Protocol:
         """Return the protocol of a new connection."""
         return Protocol(
-            self, lane=self.lane, deadlines=self._deadlines, answers=self._answers, loop=self._loop, **self._kwargs
+            self, lane=self.lane, deadlines=self.deadlines, answers=self._answers, loop=self._loop, **self._kwargs
         )
 
 

@@ -64,9 +64,6 @@ class Looked(Connection, Protocol):
     def looked_at(self, data: bytes, verdict: Verdict) -> None:
         """Hear whose the bytes are."""
 
-    def fail(self) -> None:
-        """End at once: something of ours went wrong."""
-
 
 class _Callback(Ticket, eq=False):
     def set_exception(self, error: Exception, /) -> None:

@@ -135,6 +135,7 @@ class Orders:
                 connection.answered(answer(Overloaded, again_s), b"")
             except Exception as error:  # noqa: BLE001  # the others must hear theirs
                 log("error", "answer_failed", error=error)
+                connection.fail()
 
     def say(self, item: PlaceItem, answer: PlaceAnswer) -> _Said:
         """Return, and remember, what an answer is to the orders of a kind."""

@@ -3,9 +3,9 @@
 A connection inside (a transport, aiohttp's protocol with its parser and its task) costs some 150 µs to make and to end
 and 15 KiB to keep, a body that never comes a request and a task beside. Thousands of clients that come, send a byte
 every other second and never ask took a third of a core, which honest buyers noticed. Here such a one costs an entry and
-a few system calls. Whoever has sent a whole head is let in with it (an order with its body too), and so is everybody
-of whom this room cannot be sure: it looks only how a plain head begins, where it ends and how long its body shall be,
-judges nothing, and hands on every byte as it came.
+a few system calls. Whoever has sent a whole head is let in with it (an order with its body too), and so is at once
+whoever sends what is not plainly the beginning of a well-formed one: that is aiohttp's to judge, in its own words. This
+room refuses nothing but lateness, and hands on every byte as it came.
 
 One epoll holds them all, and the loop watches that: an entry there costs a tenth of a watcher of the loop's own.
 """
@@ -23,29 +23,42 @@ from typing import Final
 
 from core.errors import BodyTimeout, FlashproofError, Refusal
 from core.settings import BODY_MOST, HEAD_MOST
-from core.telemetry import CUTS, REFUSALS
+from core.telemetry import CUTS, REFUSALS, log
 from core.web.deadlines import Deadlines
 from core.web.plain import Answers, closing
 
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and forgets what was not read
 _AT_ONCE_MOST: Final = 64  # read in one turn of the loop
 _READ_BYTES: Final = 65_536  # as the loop's own
-_BEGINS: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /")
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-_END: Final = b"\r\n\r\n"
+_METHODS: Final = b"GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS"
+_BEGINS: Final = tuple(method + b" /" for method in _METHODS.split(b"|"))
+_LINE_MOST: Final = 4_096
+_FIRST_LINE: Final = re.compile(rb"(?:%b) /[!-~]* HTTP/1\.[01]" % _METHODS)
+_HEADER_LINE: Final = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
+_FIRST_PART: Final = re.compile(
+    rb"(?:%b) /[!-~]*(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[01]\r?)?)?)?)?)?)?)?)?)?" % _METHODS
+)
+_HEADER_PART: Final = re.compile(rb"\r?|[-!#$%&'*+.^_`|~0-9A-Za-z]+(?::[\t -~\x80-\xff]*\r?)?")
+_NUMBER: Final = re.compile(rb" *[0-9]{1,4} *")
+# aiohttp judges these by more than their presence; the first ones if they stand twice.
+_ONCE: Final = frozenset(b"host content-type content-length user-agent".split())
+_ODD: Final = frozenset(
+    b"transfer-encoding content-encoding connection expect upgrade trailer te server etag content-location"
+    b" content-range max-forwards proxy-connection http2-settings".split()
+)
 _ORDER: Final = b"POST /v1/orders HTTP/1.1\r\n"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]{1,4})\r\n")
-_ODD: Final = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade)")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+) *\r\n")
 
 
 class Newcomer:
     """One connection in the porch; a debtor of its first byte, then of its head, then of its body."""
 
-    __slots__ = ("_porch", "address", "connection", "data", "told", "whole")
+    __slots__ = ("_porch", "address", "connection", "data", "line", "told", "whole")
 
     def __init__(self, porch: Porch, connection: socket.socket, address: str) -> None:
         self._porch, self.connection, self.address = porch, connection, address
         self.data = b""
+        self.line = 0  # where the line begins that is not whole yet
         self.whole = 0  # bytes of its order, head and body; 0 as long as that is not known
         self.told = False  # why it has to go
 
@@ -76,8 +89,13 @@ class Porch:
         newcomer = Newcomer(self, connection, address)
         if self._read(newcomer):
             return
+        try:
+            self._epoll.register(connection, select.EPOLLIN)
+        except OSError as error:  # the kernel has no room to watch one more
+            log("error", "cannot_watch", error=error, why=error.strerror)
+            self._end(newcomer)
+            return
         self._here[connection.fileno()] = newcomer
-        self._epoll.register(connection, select.EPOLLIN)
         if not newcomer.data:
             self._deadlines.first_byte.enter(newcomer)
 
@@ -106,6 +124,7 @@ class Porch:
             if why is BodyTimeout:  # more of it may be on its way, and closing on it would be a reset: RFC 9112, 9.6
                 newcomer.connection.shutdown(socket.SHUT_WR)
                 newcomer.told = True
+                self._deadlines.forget(newcomer)
                 self._deadlines.leaving.enter(newcomer)
                 return
         self._end(newcomer)
@@ -129,28 +148,25 @@ class Porch:
             return True
         if newcomer.told:
             return False
-        before, newcomer.data = len(newcomer.data), newcomer.data + data
-        if self._may_wait(newcomer, before):
+        newcomer.data += data
+        if self._may_wait(newcomer):
             return False
         self._go_in(newcomer)
         return True
 
-    def _may_wait(self, newcomer: Newcomer, before: int) -> bool:
-        """Say whether what came is surely no whole request yet; ``before`` bytes of it were looked at before."""
+    def _may_wait(self, newcomer: Newcomer) -> bool:
+        """Say whether what came is plainly no whole request yet, and see to it that the rest is owed."""
         data = newcomer.data
         if newcomer.whole:
             return len(data) < newcomer.whole
-        if len(data) > HEAD_MOST or (not before and _BEGINS.match(data) is None):
+        head = _bytes_of_head(newcomer)
+        if head < 0:
             return False
-        if _BARE_LF.search(data, max(0, before - 1)) is not None:
-            return False
-        end = data.find(_END, max(0, before - 3))
-        if end < 0:
-            if not before:
-                self._deadlines.first_byte.leave(newcomer)
-                self._deadlines.head.enter(newcomer)
+        if head == 0:
+            self._deadlines.first_byte.leave(newcomer)
+            self._deadlines.head.enter(newcomer)
             return True
-        newcomer.whole = _bytes_of_order(data, end + len(_END))
+        newcomer.whole = _bytes_of_order(data, head)
         if len(data) >= newcomer.whole:
             return False
         self._deadlines.forget(newcomer)
@@ -168,17 +184,49 @@ class Porch:
 
     def _forget(self, newcomer: Newcomer) -> None:
         if self._here.pop(newcomer.connection.fileno(), None) is not None:
-            self._epoll.unregister(newcomer.connection)
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(newcomer.connection)
         self._deadlines.forget(newcomer)
 
 
+def _bytes_of_head(newcomer: Newcomer) -> int:
+    """Return how long the head is; 0: it is plain so far, and not whole; -1: it is not plain.
+
+    Each line is looked at once, when it is whole: who sends byte by byte costs no more for it.
+    """
+    data = newcomer.data
+    while (end := data.find(b"\r\n", newcomer.line)) >= 0:
+        begin, newcomer.line = newcomer.line, end + 2
+        if end == begin:
+            return newcomer.line if begin else -1
+        if not (_is_plain_header(data, begin, end) if begin else _FIRST_LINE.fullmatch(data, begin, end)):
+            return -1
+    if len(data) > HEAD_MOST or len(data) - newcomer.line > _LINE_MOST:
+        return -1
+    part = _HEADER_PART if newcomer.line else _FIRST_PART
+    if part.fullmatch(data, newcomer.line) or (not newcomer.line and any(one.startswith(data) for one in _BEGINS)):
+        return 0
+    return -1
+
+
+def _is_plain_header(data: bytes, begin: int, end: int) -> bool:
+    line = _HEADER_LINE.fullmatch(data, begin, end)
+    if line is None:
+        return False
+    name = line[1].lower()
+    if name in _ONCE:
+        return b"\r\n%b:" % name not in data[:begin].lower() and (
+            name != b"content-length" or _NUMBER.fullmatch(line[2]) is not None
+        )
+    return name not in _ODD and not name.startswith(b"sec-websocket")
+
+
 def _bytes_of_order(data: bytes, head: int) -> int:
-    """Return how long a plain order is, of whose bytes ``head`` are its head's; 0: it is none, or not plain."""
+    """Return how long an order is, of whose bytes the first ``head`` are its plain head; 0: it is none."""
     if not data.startswith(_ORDER):
         return 0
     lower = data[:head].lower()
     length = _LENGTH.search(lower)
-    if length is None or lower.count(b"\r\ncontent-length") != 1 or _ODD.search(lower) is not None:
+    if length is None or b"\r\nhost:" not in lower or int(length[1]) > BODY_MOST:
         return 0
-    body = int(length[1])
-    return head + body if body <= BODY_MOST else 0
+    return head + int(length[1])

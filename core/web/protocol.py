@@ -264,11 +264,15 @@ class Protocol(RequestHandler):
         """Begin; the first byte is owed."""
         super().connection_made(transport)
         self._wire = self.transport
-        if not self.said:
-            self._deadlines.first_byte.enter(self)
-            return
+        self._deadlines.first_byte.enter(self)
         said, self.said = self.said, b""
-        self.data_received(said)  # nothing is read from the transport before this returns
+        if not said:
+            return
+        try:
+            self.data_received(said)  # nothing is read from the transport before this returns
+        except Exception as error:  # noqa: BLE001  # the loop would only tell, and leave the client waiting
+            log("error", "connection_failed", error=error)
+            self.fail()
 
     def pause_writing(self) -> None:
         """The kernel took no more of an answer: it must be read."""

@@ -21,6 +21,9 @@ class Connection(Protocol):
     def answered(self, raw: bytes | None, data: bytes) -> None:
         """Send the answer to the request ``data``; None: it has to go the slow way."""
 
+    def fail(self) -> None:
+        """End at once: something of ours went wrong."""
+
 
 class Ticket(msgspec.Struct, eq=False):
     """A request of the lane under way; a sink for the batch it stands in. It keeps the bytes: they may have to go the

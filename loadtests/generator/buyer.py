@@ -210,10 +210,12 @@ def _pause_us(world: World, plan: Plan, tried: int, reply: Reply) -> int:
     """Return how long this client waits before retry ``tried``; below 0: it gives up."""
     if plan.retries == "no_budget":
         return NO_BUDGET_PAUSE_US if tried <= NO_BUDGET_RETRIES_MOST else -1
-    if tried > PLACE_RETRIES_MOST or (plan.retries == "budget" and not world.budget.withdraw()):
-        return -1
     again_us = contract.retry_after_us(reply)
-    return -1 if again_us > PATIENCE_US else max(backoff_us(tried, plan.jitter), again_us)
+    if tried > PLACE_RETRIES_MOST or again_us > PATIENCE_US:
+        return -1
+    if plan.retries == "budget" and not world.budget.withdraw():
+        return -1
+    return max(backoff_us(tried, plan.jitter), again_us)
 
 
 def _place(

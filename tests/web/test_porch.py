@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from core.errors import BodyTimeout, ConnectionSilent, FlashproofError, HeadTimeout
 from core.settings import BODY_MOST, HEAD_MOST
+from core.telemetry import CUTS, REFUSALS
 from core.web.deadlines import Deadlines
 from core.web.porch import Porch
 
@@ -23,6 +24,21 @@ HEAD: Final = b"POST /v1/orders HTTP/1.1\r\nHost: shop\r\nIdempotency-Key: k\r\n
 LOOK: Final = b"GET /v1/products/gold HTTP/1.1\r\nHost: shop\r\n\r\n"
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the porch stands on Linux alone")
+
+
+class Full:
+    """An epoll of a kernel that has no room."""
+
+    def register(self, *_: object) -> None:
+        """Refuse."""
+        raise OSError(28, "No space left on device")
+
+    def fileno(self) -> int:
+        """Return none."""
+        return 1_000_000
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Door:
@@ -43,8 +59,10 @@ class Door:
 
     def come(self, address: str = "a", said: bytes = b"") -> socket.socket:
         """Return the client's end of a connection that has said something before it was accepted."""
-        client, server = socket.socketpair()
-        client.settimeout(1.0)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = socket.create_connection(listening.getsockname(), 1.0)
+            server, _ = listening.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if said:
             client.sendall(said)
         server.setblocking(False)
@@ -89,6 +107,14 @@ ASKED: Final = {
 }
 ODD: Final = {
     "no HTTP": b"SSH-2.0-x\r\n",
+    "another version": b"GET / HTTP/9.9\r\n",
+    "no version": b"GET /\r\nHost: x\r\n",
+    "a header without a colon": b"GET / HTTP/1.1\r\nBad\r\n",
+    "a header with a space in its name": b"GET / HTTP/1.1\r\nBad Name: x\r\n",
+    "a bare carriage return": b"GET / HTTP/1.1\r\nX: a\rb\r\n",
+    "a zero": b"GET / HTTP/1.1\r\nX: a\0b\r\n",
+    "a line without end": b"GET /" + b"a" * 9_000,
+    "two hosts": HEAD.replace(b"\r\nHost", b"\r\nHost: a\r\nHost"),
     "an unknown method": b"BREW /pot HTTP/1.1\r\n",
     "a line end first": b"\r\nGET / HTTP/1.1\r\n",
     "a bare line feed": b"GET / HTTP/1.1\nHost: shop\n\n",
@@ -112,6 +138,9 @@ def test_who_has_asked_or_is_odd_is_let_in_at_once_with_all_that_came(said: byte
         late.sendall(said)
         await door.rest()
         assert door.inside == [("early", said), ("late", said)]
+        late.sendall(said)
+        await door.rest()
+        assert door.porch._epoll.poll(0) == [], "it is nobody's business here any more what comes from who is inside"
         assert door.owing() == {}
         assert door.lost == []
 
@@ -122,7 +151,7 @@ def test_who_has_asked_or_is_odd_is_let_in_at_once_with_all_that_came(said: byte
 @given(st.sampled_from([HEAD + BODY, LOOK]), st.data())
 def test_a_request_cut_anywhere_is_let_in_when_its_last_byte_is_here_and_not_before(raw: bytes, data: Any) -> None:
     """Stops: a byte that is lost, doubled or turned round on the way in, or a half request that costs a whole one."""
-    cuts = sorted(data.draw(st.sets(st.integers(6, len(raw) - 1), max_size=5)))  # from where it is plain how it begins
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=5)))
     pieces = [raw[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
 
     async def story(door: Door) -> None:
@@ -142,7 +171,15 @@ def test_a_request_cut_anywhere_is_let_in_when_its_last_byte_is_here_and_not_bef
 
 @pytest.mark.parametrize(
     ("said", "owes"),
-    [(b"", ConnectionSilent), (HEAD[:30], HeadTimeout), (HEAD, BodyTimeout), (HEAD + BODY[:-1], BodyTimeout)],
+    [
+        (b"", ConnectionSilent),
+        (b"P", HeadTimeout),
+        (b"POST ", HeadTimeout),
+        (HEAD[:30], HeadTimeout),
+        (HEAD[:-1], HeadTimeout),
+        (HEAD, BodyTimeout),
+        (HEAD + BODY[:-1], BodyTimeout),
+    ],
 )
 @pytest.mark.parametrize("early", [True, False])
 def test_who_keeps_us_waiting_owes_one_thing_at_a_time(said: bytes, owes: type[FlashproofError], early: bool) -> None:
@@ -166,7 +203,9 @@ def test_who_is_late_hears_why_and_is_counted_out_once(said: bytes, why: type[Fl
 
     async def story(door: Door) -> None:
         client = door.come("late", said)
+        before = CUTS.counts[why.code], REFUSALS.counts[why.code]
         next(iter(door.porch._here.values())).cut(why)
+        assert (CUTS.counts[why.code], REFUSALS.counts[why.code]) == (before[0] + 1, before[1] + 1)
         answer = client.recv(4_096)
         assert answer.split(b" ")[1] == status
         assert b"\r\nConnection: close\r\n" in answer
@@ -187,9 +226,10 @@ def test_a_client_whose_body_was_too_slow_has_time_to_read_that_but_not_for_ever
         client = door.come("slow", HEAD + b"{")
         newcomer = next(iter(door.porch._here.values()))
         newcomer.cut(BodyTimeout)
-        client.sendall(b"more")
+        client.sendall(BODY)
         await door.rest()
-        assert door.lost == []
+        assert door.lost == door.inside == []
+        assert (len(door.deadlines.leaving), door.owing()) == (1, {})
         assert client.recv(4_096).split(b" ")[1] == b"408"
         newcomer.cut(BodyTimeout)  # by the deadline of who leaves
         assert door.lost == ["slow"]
@@ -202,14 +242,30 @@ def test_who_says_nothing_is_reset_and_who_goes_is_forgotten() -> None:
     """Stops: connections that stay when their client has gone."""
 
     async def story(door: Door) -> None:
-        door.come("silent")
+        silent = door.come("silent")
         next(iter(door.porch._here.values())).cut(ConnectionSilent)
         assert door.lost == ["silent"]
+        with pytest.raises(ConnectionResetError):
+            silent.recv(1)
         door.come("gone", b"GET /").close()
         door.come("gone at once").close()
         await door.rest()
         assert sorted(door.lost) == ["gone", "gone at once", "silent"]
         assert door.owing() == {}
+
+    at_a_door(story)
+
+
+def test_where_the_kernel_watches_no_more_the_connection_is_closed_and_the_others_are_served() -> None:
+    """Stops: a connection that nobody looks at and nobody cuts off, and a worker that cannot drain because of it."""
+
+    async def story(door: Door) -> None:
+        door.porch._epoll.close()  # nothing can be registered with it any more
+        door.porch._epoll = Full()
+        assert door.come("unseen").recv(1) == b""
+        assert door.lost == ["unseen"]
+        door.come("asks", LOOK)
+        assert door.inside == [("asks", LOOK)]
 
     at_a_door(story)
 
@@ -220,9 +276,11 @@ def test_when_the_porch_is_closed_everybody_is_let_in_with_what_they_said() -> N
     async def story(door: Door) -> None:
         for address, said in (("silent", b""), ("half", HEAD[:20]), ("bodiless", HEAD)):
             door.come(address, said)
+        door.come("told", HEAD)
+        list(door.porch._here.values())[-1].cut(BodyTimeout)
         door.porch.close()
         assert sorted(door.inside) == [("bodiless", HEAD), ("half", HEAD[:20]), ("silent", b"")]
-        assert door.lost == []
+        assert door.lost == ["told"]
         assert door.owing() == {}
         door.porch = Porch(door.loop, door.deadlines, lambda *_: None, lambda _: None)  # for the end of the test
 

@@ -21,7 +21,7 @@ Six things differ, each for a failure that the original has here:
 - A step is for so much time, not for a call (``_STEP_S``): with a store that takes half a second for a call, a fifth of
   the way at each would let buyers wait for ten seconds before the limit has found its place. How long a call takes is
   the average, so that one stall is not taken for a slow store.
-- With a store that was seen to be slow by itself the limit is never more than four times what was under way lately, as
+- With a store that was seen to be slow by itself, or nearly so, the limit is never more than four times what was under way lately, as
   in RFC 7661 a window that is not used is not kept: a flood would fill it with buyers who wait for seconds before the
   first call that is judged has come back.
 - It moves while a fourth of it is used: with the high limit of a quiet day a slow machine would let buyers wait for
@@ -44,6 +44,7 @@ _USED: Final = 0.25  # less proves nothing
 _GRADIENT_LEAST: Final = 0.5
 _SMOOTHING: Final = 0.2
 _SPARE: Final = 4
+_SPARE_FROM_S: Final = 0.03  # sooner than what counts as slow: a calm store at 38 ms let in 2,000 of a flood at once
 _USED_KEPT: Final = 0.9  # a call
 _STEP_S: Final = 0.02  # calls that take longer are worth several steps
 
@@ -85,7 +86,7 @@ class Limit:
             wanted = self._exact * gradient + sqrt(self._exact)
             part = 1 - (1 - _SMOOTHING) ** max(1.0, usual_s / _STEP_S)
             moved += (wanted - self._exact) * part
-        if self.is_slow:
+        if usual_s > _SPARE_FROM_S:
             moved = min(moved, max(self._used, self.floor / 2) * _SPARE)
         self._exact = min(max(moved, self.floor), self.ceiling)
         self.most = int(self._exact)

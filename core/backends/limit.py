@@ -21,9 +21,9 @@ Six things differ, each for a failure that the original has here:
 - A step is for so much time, not for a call (``_STEP_S``): with a store that takes half a second for a call, a fifth of
   the way at each would let buyers wait for ten seconds before the limit has found its place. How long a call takes is
   the average, so that one stall is not taken for a slow store.
-- With a store that was seen to be slow by itself, or nearly so, the limit is never more than four times what was under way lately, as
-  in RFC 7661 a window that is not used is not kept: a flood would fill it with buyers who wait for seconds before the
-  first call that is judged has come back.
+- With a store that was seen to be slow by itself, or nearly so, the limit is never more than four times what was under
+  way lately, as in RFC 7661 a window that is not used is not kept: a flood would fill it with buyers who wait for
+  seconds before the first call that is judged has come back.
 - It moves while a fourth of it is used: with the high limit of a quiet day a slow machine would let buyers wait for
   half of it. Below a fourth a hiccup of a machine at rest changes nothing.
 

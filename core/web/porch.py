@@ -192,7 +192,7 @@ class Porch:
 def _bytes_of_head(newcomer: Newcomer) -> int:
     """Return how long the head is; 0: it is plain so far, and not whole; -1: it is not plain.
 
-    Each line is looked at once, when it is whole: who sends byte by byte costs no more for it.
+    A line that is whole is looked at once; the one that is not again with every read, as far as it goes.
     """
     data = newcomer.data
     while (end := data.find(b"\r\n", newcomer.line)) >= 0:

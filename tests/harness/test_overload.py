@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from loadtests.__main__ import main
+from loadtests.trials import overload
 from loadtests.trials.flood import HONOUR, IGNORE, Bucket, Done, Flood, Phase, Plan, Told
 from loadtests.trials.flood_bars import bars_of, void_of
 from loadtests.trials.slices import Slices, sliced
@@ -211,3 +212,19 @@ def test_a_part_that_is_sliced_gets_its_share_and_goes_on_afterwards() -> None:
     finally:
         part.send_signal(signal.SIGKILL)
         part.wait()
+
+
+@pytest.mark.proof
+def test_a_small_flood_is_played_from_start_to_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stops: a command that rots; it is run whole only when somebody measures."""
+    for name, value in (("_ORDERS_BEFORE", 5_000), ("PEAK_S", 2.0), ("CALM_S", 1.0), ("AFTER_S", 2.0)):
+        monkeypatch.setattr(overload, name, value)
+    cores = os.sched_getaffinity(0)
+    code = main(["overload", "--times", "3", "--seconds", "1", "--connections", "1000"])
+    said = capsys.readouterr().out
+    assert os.sched_getaffinity(0) == cores
+    assert code in (0, 1, 3), said
+    for word in ("flood 3x", "normal again", "payments and questions refused", "written to"):
+        assert word in said

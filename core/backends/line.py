@@ -2,8 +2,8 @@
 
 A fixed pause sends a flood back as it came. Here each of the refused is told to return when there will be room for
 them: turns follow each other by virtual scheduling (ITU-T I.371), at a share of what is sold now. A burst is told to
-come back within two seconds and finds room, for half of what is sold is kept for its turns; a flood of ten times what
-can be sold is spread over as long as selling to it takes, and leaves room for those who come for the first time.
+come back within a few seconds, at half of what is sold; a flood of ten times what can be sold is spread over as long as
+selling to it takes, and leaves room for those who come for the first time.
 
 No places are held free: who comes anew is let in whenever there is room. A turn that nobody takes stays empty. Behind a
 full line nobody can be promised anything; they are spread over all of it, for all at its end were the flood again.

@@ -3,7 +3,7 @@
 Why not the loop's own server: libuv (under uvloop) accepts one connection a turn of the loop since its version 1.45. In
 a flash crowd a turn is long, because thousands of sockets are ready in it, so new buyers waited in the kernel's queue
 for many seconds while those already inside were served: 443 of 40,000 attempts timed out after 10 s in the run that
-showed it. Here one readiness of the listening socket accepts all that wait, up to a limit that keeps the turn short.
+showed it. Here one readiness of the listening socket accepts many, for a share of the turn that keeps it short.
 
 Who has too many connections already is told so and let go on the spot, before anything is made for them; all others
 wait in the porch (``core/web/porch.py``) until they have asked.
@@ -26,8 +26,9 @@ from core.web.addresses import Addresses
 from core.web.plain import Answers, closing
 from core.web.porch import Porch
 from core.web.protocol import Server
+from core.web.share import Share
 
-_BURST_MOST: Final = 256  # some milliseconds of work
+_BURST_MOST: Final = 256  # in one turn of the loop
 _PAUSE_S: Final = 0.05  # when no more connections can be had
 _LAST_CALL_S: Final = 0.1  # for handshakes under way when the queue was closed
 _SHORT_OF_FILES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -43,6 +44,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[object]] = set()
         self._open = False
+        self._share = Share()
         self._porch: Porch | None = None
 
     def start(self) -> None:
@@ -63,7 +65,7 @@ class Acceptor:
         await asyncio.sleep(_LAST_CALL_S)
         self._open = False
         self._loop.remove_reader(self._listening.fileno())
-        self._ready()
+        self._ready(all_of_them=True)
         await self._close()
 
     async def leave(self) -> None:
@@ -82,9 +84,13 @@ class Acceptor:
             self._porch = None
         await asyncio.gather(*self._starting)
 
-    def _ready(self) -> None:
-        room = self._most - self._addresses.open
-        for _ in range(min(_BURST_MOST, room)):
+    def _ready(self, *, all_of_them: bool = False) -> None:
+        """Accept who waits, as far as the turn's share goes."""
+        room, share = self._most - self._addresses.open, self._share
+        share.begin()
+        for number in range(min(_BURST_MOST, room)):
+            if number and share.is_over() and not all_of_them:
+                return
             try:
                 connection, address = self._listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -116,14 +122,10 @@ class Acceptor:
         protocol.said = said
         protocol.when_lost = lambda: self._addresses.leave(address)
         try:
-            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, connection)
+            await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError:
             connection.close()  # the client was gone before it was served
             protocol.lost()
-            return
-        if not transport.is_closing():
-            # Whatever the kernel does not take at once is a debt of the client: see core/web/deadlines.py.
-            transport.set_write_buffer_limits(0)
 
     def _turn_away(self, connection: socket.socket) -> None:
         """Answer a connection that is one too many, and close it. Three system calls; nothing of it is kept."""

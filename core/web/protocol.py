@@ -263,7 +263,10 @@ class Protocol(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; the first byte is owed."""
         super().connection_made(transport)
-        self._wire = self.transport
+        self._wire = wire = self.transport
+        assert wire is not None, "it was given just now"
+        # Whatever the kernel does not take at once is a debt of the client: see core/web/deadlines.py.
+        wire.set_write_buffer_limits(0)
         self._deadlines.first_byte.enter(self)
         said, self.said = self.said, b""
         if not said:

@@ -74,6 +74,20 @@ def test_who_has_said_nothing_yet_still_owes_the_first_byte(two: Two, said: byte
     assert two.both(story) == 1
 
 
+def test_the_first_answer_is_already_owed_to_be_read(two: Two) -> None:
+    """Stops: who asked eight times in the porch and reads nothing, and has several large answers made at once."""
+
+    async def story(server: Server) -> int | None:
+        line = let_in(server, two.loop, place())
+        await two.loop.rest()
+        await two.loop.sleep(0.05)
+        line.lose()
+        await two.loop.rest()
+        return line.limit_at_first
+
+    assert two.both(story) == 0
+
+
 def test_a_fault_in_the_first_look_ends_the_connection(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stops: a client that waits for its answer because something of ours went wrong before there was a request."""
 

@@ -96,6 +96,8 @@ class Line(asyncio.Transport):
         self._loop, self.protocol = loop, protocol
         self.sent, self._kept = bytearray(), deque[bytes]()
         self.closed, self.reading, self.closed_at = False, True, 0.0
+        self.limit: int | None = None  # of what is written and not taken yet, and the same at the first write
+        self.limit_at_first: int | None = None
         protocol.connection_made(self)
 
     def feed(self, data: bytes) -> None:
@@ -114,11 +116,17 @@ class Line(asyncio.Transport):
             self.protocol.connection_lost(error)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self.sent:
+            self.limit_at_first = self.limit
         if not self.closed:
             self.sent += data
 
     def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(parts))
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Keep the limit; it takes everything at once all the same."""
+        self.limit = high
 
     def pause_reading(self) -> None:
         self.reading = False

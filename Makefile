@@ -26,8 +26,18 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 prove: install  ## A whole flash sale with real stores, checked and judged: out/prove/latest (ARGS='--rate 500 --seconds 10')
 	@$(BIN)/flashproof prove $(ARGS)
 
-test: install  ## All tests, on real stores (ten minutes on a slow machine of two cores)
+# Tests that may share the machine: two at a time. The others judge how late a load generator was, or stop processes in
+# the middle of a sale, and have it to themselves.
+SIDE_BY_SIDE := tests/stores tests/harness/checkers tests/harness/search tests/web tests/unit
+
+test: install  ## All tests, on real stores (ten minutes on a slow machine of two cores); ARGS: those only
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(SIDE_BY_SIDE); beside=$$?; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE:%=--ignore=%); alone=$$?; \
+	exit $$((beside > alone ? beside : alone))
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 proofs: install  ## The commands of measurement, each played small from start to end (some minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)

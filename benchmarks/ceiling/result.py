@@ -148,4 +148,14 @@ def table(result: Ceiling) -> str:
             f"  {row.name:<15} {at:>6} {row.per_s:>8,.0f}   {row.per_s_spread:>4.0%}   {server}  {valkey}   "
             f"{row.driver_share:>10.0%}"
         )
-    return "\n".join([*lines, "", *bars.lines(result.ratios)])
+    return "\n".join([*lines, "", *bars.lines(result.ratios), _least(result.rows)])
+
+
+def _least(rows: list[Row]) -> str:
+    """Return what an order would take if the core did nothing with it and its script were fed without a server."""
+    protocol = next(row.server_cpu_us for row in rows if (row.name, row.connections) == ("protocol", 256))
+    script = next(row.valkey_cpu_us for row in rows if row.name == "valkey_script")
+    return (
+        f"  (a bare protocol's request and the script alone: {bars.short(protocol)} + {bars.short(script)} = "
+        f"{bars.short(protocol + script)} µs)"
+    )

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -129,6 +130,7 @@ class Family:
         self.pid = pid
         self._members: dict[int, psutil.Process] = {}
         self._spent_s: float | None = None  # user and system seconds of all, at the last look
+        self._looked_s = 0.0  # when that was, since 1970
         with contextlib.suppress(psutil.Error):
             self._members[pid] = psutil.Process(pid)
 
@@ -142,7 +144,16 @@ class Family:
                     # The one known already keeps what psutil has read of it once.
                     found[process.pid] = self._members.get(process.pid, process)
                     ahead.append(process.pid)
+        if self._spent_s is not None:
+            self._spent_s += sum(self._missed_s(process) for pid, process in found.items() if pid not in self._members)
         self._members = found
+
+    def _missed_s(self, process: psutil.Process) -> float:
+        """Return what a process had spent that was there at the last look and not seen: not of this interval."""
+        with contextlib.suppress(psutil.Error):
+            if process.create_time() < self._looked_s:
+                return float(sum(process.cpu_times()[:4]))
+        return 0.0
 
     def spent(self) -> tuple[float | None, int]:
         """Return processor seconds since the last call (None in the first) and resident bytes now; 0 bytes: gone.
@@ -154,7 +165,7 @@ class Family:
             with contextlib.suppress(psutil.Error):
                 total_s += sum(process.cpu_times()[:4])
                 rss_bytes += process.memory_info().rss
-        before_s, self._spent_s = self._spent_s, total_s
+        before_s, self._spent_s, self._looked_s = self._spent_s, total_s, time.time()
         return (None if before_s is None else max(0.0, total_s - before_s)), rss_bytes
 
 

@@ -27,10 +27,10 @@ prove: install  ## A whole flash sale with real stores, checked and judged: out/
 	@$(BIN)/flashproof prove $(ARGS)
 
 # Tests that may share the machine: two at a time. The others judge how late a load generator was, or stop processes in
-# the middle of a sale, and have it to themselves.
+# the middle of a sale, and have it to themselves. With ARGS one after the other.
 SIDE_BY_SIDE := tests/stores tests/harness/checkers tests/harness/search tests/web tests/unit
 
-test: install  ## All tests, on real stores (ten minutes on a slow machine of two cores); ARGS: those only
+test: install  ## All tests, on real stores (ten minutes on a slow machine of two cores)
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(SIDE_BY_SIDE); beside=$$?; \
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE:%=--ignore=%); alone=$$?; \

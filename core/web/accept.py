@@ -44,7 +44,8 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[object]] = set()
         self._open = False
-        self._share = Share()
+        self._share, self._queue = Share(), select.poll()  # the queue is asked whether it is empty
+        self._queue.register(listening, select.POLLIN)
         self._porch: Porch | None = None
 
     def start(self) -> None:
@@ -88,8 +89,10 @@ class Acceptor:
         """Accept who waits, as far as the turn's share goes."""
         room, share = self._most - self._addresses.open, self._share
         share.begin()
-        for number in range(min(_BURST_MOST, room)):
-            if number and share.is_over() and not all_of_them:
+        for number in range(room if all_of_them else min(_BURST_MOST, room)):
+            if number and not all_of_them and share.is_over():
+                if self._queue.poll(0):
+                    share.leave_off()
                 return
             try:
                 connection, address = self._listening.accept()

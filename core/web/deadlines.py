@@ -66,9 +66,9 @@ class Debt:
 class Deadlines:
     """The debts of all connections of a worker."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch nobody yet; while nobody owes anything, nothing wakes the worker."""
-        self._loop, self.now, self._share = loop, loop.time, Share()
+    def __init__(self, loop: asyncio.AbstractEventLoop, share: Share | None = None) -> None:
+        """Watch nobody yet; while nobody owes anything, nothing wakes the worker. ``share``: of each turn for cuts."""
+        self._loop, self.now, self._share = loop, loop.time, share or Share()
         self._watching = False
         self.first_byte = Debt(self, ConnectionSilent, FIRST_BYTE_DEADLINE_S)
         self.head = Debt(self, HeadTimeout, HEAD_DEADLINE_S)
@@ -111,4 +111,5 @@ class Deadlines:
                 return True
             if self._share.is_over():
                 break
+        self._share.leave_off()  # the next turn comes here again, be there more or not
         return False

@@ -14,8 +14,10 @@ from typing import Final
 
 LEAST_S: Final = 0.00012  # of a turn; two connections are accepted in it, one is cut off
 # Of what the rest of a turn took, where there was more to do than the last one had time for. In a flash crowd turns are
-# long, and with the same few in each of them new buyers would wait in the kernel's queue for seconds.
+# long, and with the same few in each of them new buyers would wait in the kernel's queue for seconds. Three activities
+# that all have more to do than they may come to three fifths of a turn together.
 SHARE: Final = 0.25
+MOST_S: Final = 0.05  # of the longest turn
 
 
 class Share:
@@ -33,12 +35,17 @@ class Share:
         """Begin a turn's part."""
         now_s, left_off_s = self._now_s(), self._left_off_s
         self._left_off_s = None
-        self._until_s = now_s + (LEAST_S if left_off_s is None else max(LEAST_S, (now_s - left_off_s) * SHARE))
+        rest_s = 0.0 if left_off_s is None else now_s - left_off_s
+        self._until_s = now_s + min(max(LEAST_S, rest_s * SHARE), MOST_S)
 
     def is_over(self) -> bool:
-        """Say whether this turn's part is used up; ask between two items, the rest of them being the next turn's."""
-        now_s = self._now_s()
-        if now_s < self._until_s:
-            return False
-        self._left_off_s = now_s
-        return True
+        """Say whether this turn's part is used up; ask between two items."""
+        return self._now_s() >= self._until_s
+
+    def leave_off(self) -> None:
+        """End a turn's part though there is more to do, which the next turn begins with.
+
+        Only then is the time until that one a turn's: after the last item it would be a rest, however long, and the
+        next burst be given a quarter of it.
+        """
+        self._left_off_s = self._now_s()

@@ -130,7 +130,7 @@ class Family:
         self.pid = pid
         self._members: dict[int, psutil.Process] = {}
         self._spent_s: float | None = None  # user and system seconds of all, at the last look
-        self._looked_s = 0.0  # when that was, since 1970
+        self._looked_s = 0.0
         with contextlib.suppress(psutil.Error):
             self._members[pid] = psutil.Process(pid)
 
@@ -144,29 +144,23 @@ class Family:
                     # The one known already keeps what psutil has read of it once.
                     found[process.pid] = self._members.get(process.pid, process)
                     ahead.append(process.pid)
-        if self._spent_s is not None:
-            self._spent_s += sum(self._missed_s(process) for pid, process in found.items() if pid not in self._members)
         self._members = found
 
-    def _missed_s(self, process: psutil.Process) -> float:
-        """Return what a process had spent that was there at the last look and not seen: not of this interval."""
-        with contextlib.suppress(psutil.Error):
-            if process.create_time() < self._looked_s:
-                return float(sum(process.cpu_times()[:4]))
-        return 0.0
+    def used(self) -> tuple[float | None, int]:
+        """Return cores used since the last call (None in the first) and resident bytes now; 0 bytes: gone.
 
-    def spent(self) -> tuple[float | None, int]:
-        """Return processor seconds since the last call (None in the first) and resident bytes now; 0 bytes: gone.
-
-        The time of a child that ended is in its parent's as soon as it was reaped.
+        The time of a child that ended is in its parent's as soon as it was reaped. The clock is read beside the times:
+        who looks may itself be kept waiting, and 1.6 s of a busy process were once told as those of a tenth.
         """
-        total_s, rss_bytes = 0.0, 0
+        total_s, rss_bytes, now_s = 0.0, 0, time.monotonic()
         for process in self._members.values():
             with contextlib.suppress(psutil.Error):
                 total_s += sum(process.cpu_times()[:4])
                 rss_bytes += process.memory_info().rss
-        before_s, self._spent_s, self._looked_s = self._spent_s, total_s, time.time()
-        return (None if before_s is None else max(0.0, total_s - before_s)), rss_bytes
+        before_s, self._spent_s = self._spent_s, total_s
+        passed_s, self._looked_s = now_s - self._looked_s, now_s
+        cores = None if before_s is None or passed_s <= 0 else max(0.0, total_s - before_s) / passed_s
+        return cores, rss_bytes
 
 
 def log_tail(path: Path) -> str:

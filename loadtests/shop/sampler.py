@@ -154,7 +154,7 @@ class Sampler:
 
     def _look(self, now_s: float, passed_s: float, number: int) -> None:
         at_us = time.time_ns() // 1000
-        cpu, rss = self._processes(passed_s, number % LIST_EVERY == 0)
+        cpu, rss = self._processes(list_anew=number % LIST_EVERY == 0)
         others = self._others(passed_s, cpu)
         gauges = {} if others is None else {"others_cores": others}
         if number % GAUGES_EVERY == 0:
@@ -163,7 +163,7 @@ class Sampler:
             self._counts, self._counted_s = counts, now_s
         self.samples.append(Sample(at_us=at_us, cpu=cpu, rss_bytes=rss, gauges=gauges))
 
-    def _processes(self, passed_s: float, list_anew: bool) -> tuple[dict[str, float], dict[str, int]]:
+    def _processes(self, *, list_anew: bool) -> tuple[dict[str, float], dict[str, int]]:
         roots = {**self._sources.pids(), **self._more}
         below = _children() if list_anew else None
         cpu, rss = {}, {}
@@ -177,11 +177,11 @@ class Sampler:
                 below = below if below is not None else _children()
             if below is not None:
                 family.adopt(below)
-            spent_s, rss_bytes = family.spent()
+            cores, rss_bytes = family.used()
             if rss_bytes:
                 rss[role] = rss_bytes
-                if spent_s is not None and passed_s > 0:
-                    cpu[role] = round(spent_s / passed_s, 4)
+                if cores is not None:
+                    cpu[role] = round(cores, 4)
         return cpu, rss
 
     def _others(self, passed_s: float, cpu: Mapping[str, float]) -> float | None:

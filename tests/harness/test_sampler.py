@@ -17,7 +17,6 @@ import pytest
 from core.local.server import wait_until
 from loadtests.record.timeline import GAUGES, ROLES, Sample, read_timeline, write_timeline
 from loadtests.shop.deployment import Deployment
-from loadtests.shop.parts import Family
 from loadtests.shop.sampler import Sampler, Sources, gauges_between, sources_of
 
 BUSY = "import time\nend = time.process_time() + 20\nwhile time.process_time() < end: pass"
@@ -88,24 +87,6 @@ def test_a_busy_process_is_counted_with_its_children_and_else_among_the_others()
             os.killpg(process.pid, signal.SIGKILL)
     used = sum(sample.cpu.get("generator", 0.0) * 0.1 for sample in sampler.samples)
     assert used < 2 * (sampler.samples[-1].at_us - sampler.samples[0].at_us) / 1e6 + 0.5
-
-
-def test_a_child_that_was_overlooked_is_charged_from_then_on_and_not_with_its_life() -> None:
-    """Stops: fifteen cores in a tenth of a second, on a machine of two."""
-    with subprocess.Popen([sys.executable, "-c", BUSY]) as child:
-        try:
-            seen = psutil.Process(child.pid)
-            assert wait_until(lambda: sum(seen.cpu_times()[:2]) > 0.3, 15)
-            family = Family(os.getpid())
-            family.spent()
-            family.adopt({os.getpid(): [seen]})
-            began_s = time.monotonic()
-            own_s = time.process_time()
-            spent_s, _ = family.spent()
-            assert spent_s is not None
-            assert spent_s <= (time.monotonic() - began_s) * 2 + time.process_time() - own_s + 0.05
-        finally:
-            child.kill()
 
 
 def test_gauges_are_means_and_shares_between_two_looks() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.web.share import LEAST_S, SHARE, Share
+from core.web.share import LEAST_S, MOST_S, SHARE, Share
 
 
 class Work:
@@ -21,6 +21,8 @@ class Work:
             self.now_s += self._item_s
             done += 1
             if self._share.is_over():
+                if done < waiting:
+                    self._share.leave_off()
                 break
         return done
 
@@ -51,5 +53,17 @@ def test_where_turns_are_long_the_part_grows_with_them() -> None:
 def test_a_long_rest_in_which_nothing_was_waiting_gives_no_more() -> None:
     """Stops: the first burst after a quiet second done in one long turn."""
     work = Work(LEAST_S / 4)
-    work.turn(2, rest_s=0.0)
-    assert work.turn(1_000, rest_s=1.0) <= 5
+    for last in range(1, 10):  # also when the last item was the one that used the part up
+        work.turn(last, rest_s=0.0)
+        while work.turn(3, rest_s=0.0) > 3:
+            pass
+        assert work.turn(1_000, rest_s=1.0) <= 5
+        while work.turn(3, rest_s=0.0) > 3:
+            pass
+
+
+def test_no_turn_is_so_long_that_its_share_holds_up_everybody() -> None:
+    """Stops: a worker that was stopped for a minute and then does nothing but accept for fifteen seconds."""
+    work = Work(LEAST_S / 4)
+    work.turn(10_000, rest_s=0.0)
+    assert work.turn(1_000_000, rest_s=60.0) <= MOST_S / (LEAST_S / 4) + 1

@@ -219,6 +219,19 @@ def test_who_is_late_hears_why_and_is_counted_out_once(said: bytes, why: type[Fl
     at_a_door(story)
 
 
+def test_who_goes_on_sending_as_it_is_cut_off_hears_why_all_the_same() -> None:
+    """Stops: an answer held back for the end of the connection, and forgotten because a byte had come meanwhile."""
+
+    async def story(door: Door) -> None:
+        client = door.come(said=LOOK[:-9])
+        (newcomer,) = door.porch._here.values()
+        client.sendall(LOOK[-9:-5])  # nobody has read it yet
+        newcomer.cut(HeadTimeout)
+        assert client.recv(4_096).startswith(b"HTTP/1.1 408 ")
+
+    at_a_door(story)
+
+
 def test_a_client_whose_body_was_too_slow_has_time_to_read_that_but_not_for_ever() -> None:
     """Stops: an answer lost to a reset because more of the body was on its way; a client that stays by dribbling."""
 

@@ -26,11 +26,10 @@ from core.settings import BODY_MOST, HEAD_MOST
 from core.telemetry import CUTS, REFUSALS, log
 from core.web.deadlines import Deadlines, Debt
 from core.web.plain import Answers, closing
-from core.web.share import Share
 
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and forgets what was not read
 _MORE_COMES: Final = getattr(socket, "MSG_MORE", 0)  # where there is epoll there is this
-_AT_ONCE: Final = 8  # reads, between two looks at the time
+_AT_ONCE_MOST: Final = 64  # read in one turn of the loop
 _READ_BYTES: Final = 65_536  # as the loop's own
 _METHODS: Final = b"GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS"
 _BEGINS: Final = tuple(method + b" /" for method in _METHODS.split(b"|"))
@@ -91,7 +90,7 @@ class Porch:
     ) -> None:
         """``let_in`` takes a connection, its address and what it said; ``lost`` hears whose connection was closed."""
         self._loop, self._deadlines, self._let_in, self._lost = loop, deadlines, let_in, lost
-        self._answers, self._share = Answers(), Share()
+        self._answers = Answers()
         self._here: dict[int, Newcomer] = {}
         self._epoll = select.epoll()
         loop.add_reader(self._epoll.fileno(), self._ready)
@@ -143,21 +142,11 @@ class Porch:
         self._end(newcomer)
 
     def _ready(self) -> None:
-        """Read what came, as far as the turn's share goes; the kernel tells of the others again."""
-        share = self._share
-        share.begin()
-        while True:
-            told = self._epoll.poll(0, _AT_ONCE)
-            for descriptor, _ in told:
-                newcomer = self._here.get(descriptor)
-                if newcomer is not None:
-                    self._read(newcomer)
-            if len(told) < _AT_ONCE:
-                return
-            if share.is_over():
-                if self._epoll.poll(0, 1):
-                    share.leave_off()
-                return
+        """Read what came. Not by a share of the turn: who has asked is among them, in a sale's first second all are."""
+        for descriptor, _ in self._epoll.poll(0, _AT_ONCE_MOST):
+            newcomer = self._here.get(descriptor)
+            if newcomer is not None:
+                self._read(newcomer)
 
     def _read(self, newcomer: Newcomer) -> bool:
         """Read what has come; return whether the connection is here no more."""

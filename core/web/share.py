@@ -1,4 +1,4 @@
-"""How much of one turn of the loop may go to what no order waits for: new connections, what they dribble, cutting off.
+"""How much of one turn of the loop may go to what no order waits for: new connections, and cutting off.
 
 Such work comes in bursts: who is cut off comes again, and what came together ends together. Done to its end it made a
 tick of a siege two milliseconds long, and honest orders waited behind it, once as they came and once as they were
@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-LEAST_S: Final = 0.00012  # of a turn; two connections are accepted in it, one is cut off
+LEAST_S: Final = 0.0003  # of a turn; some eight connections are accepted in it, five are cut off
 # Of what the rest of a turn took, where there was more to do than the last one had time for. In a flash crowd turns are
-# long, and with the same few in each of them new buyers would wait in the kernel's queue for seconds. Three activities
-# that all have more to do than they may come to three fifths of a turn together.
-SHARE: Final = 0.25
+# long, and with the same few in each of them new buyers would wait in the kernel's queue for seconds.
+SHARE: Final = 0.5
 MOST_S: Final = 0.05  # of the longest turn
 
 

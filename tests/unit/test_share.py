@@ -1,4 +1,4 @@
-"""What no order waits for gets a small part of a short turn, a fifth of a long one, and always one item."""
+"""What no order waits for gets a small part of a short turn, a third of a long one, and always one item."""
 
 from __future__ import annotations
 

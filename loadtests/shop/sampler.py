@@ -143,7 +143,9 @@ class Sampler:
             now_s = time.monotonic()
             self._look(now_s, now_s - before_s, looks)
             looks += 1
-            before_s, due_s = now_s, max(due_s + self._every_s, now_s)
+            # Never straight after a look that took long: processor times come in hundredths, and a moment's share of
+            # them would be many cores.
+            before_s, due_s = now_s, max(due_s + self._every_s, time.monotonic() + self._every_s / 2)
             self.cost = time.thread_time() / max(time.monotonic() - began_s, 1e-9)
             if stopping:
                 break

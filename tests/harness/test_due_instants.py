@@ -134,7 +134,7 @@ def test_who_was_refused_returns_when_told_and_not_before_and_not_at_all_where_t
 TOOK = st.integers(1_000, 4_000_000)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(takes=st.lists(TOOK, min_size=4, max_size=4), look_us=st.integers(0, 1_000_000))
 def test_an_order_after_looking_around_is_due_when_the_plan_says_and_shows_all_the_time_missed(
     tmp_path_factory: pytest.TempPathFactory, takes: list[int], look_us: int

@@ -129,7 +129,7 @@ def asked(raw: bytes, cuts: list[int], share: float = 1.0) -> list[Reply]:
     return replies
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cuts=st.lists(st.integers(1, 900), max_size=4))
 def test_the_null_server_answers_whatever_a_buyer_asks_however_it_is_cut(cuts: list[int]) -> None:
     """Stops: a ceiling measured on answers that the generator could not read."""

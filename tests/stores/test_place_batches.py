@@ -59,7 +59,7 @@ def test_buyers_of_any_length_get_their_own_order_whether_all_or_some_are_accept
     run(test)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     asked=st.lists(st.tuples(st.sampled_from(BUYERS), st.integers(1, 2), st.sampled_from(["k1", "k2"])), max_size=12),
     units=st.integers(1, 9),

@@ -62,7 +62,7 @@ def test_every_kind_of_fact_becomes_rows_and_events_by_legal_moves(stores: Local
     run(test)
 
 
-@settings(max_examples=9, deadline=None)
+@settings(max_examples=9)
 @given(st.data())
 def test_however_the_journal_is_cut_into_turns_the_record_is_the_same(
     stores: LocalStores, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

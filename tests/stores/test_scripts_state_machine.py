@@ -387,7 +387,6 @@ def test_the_scripts_do_what_the_model_says_whatever_happens(bench: Bench) -> No
     bounds = settings(
         max_examples=examples,
         stateful_step_count=40,
-        deadline=None,
         derandomize=False,
         print_blob=True,
         report_multiple_bugs=False,

@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from core.web.accept import Acceptor
 from core.web.addresses import Addresses
 from core.web.deadlines import Deadlines
+from core.web.share import LEAST_S, Share
 
 CLIENTS = 600
 
@@ -72,6 +74,19 @@ def test_a_crowd_is_accepted_in_parts_until_nobody_waits() -> None:
             parts.append(addresses.open - before)
             assert parts[-1] > 0, "each turn accepts somebody"
         assert parts[0] < CLIENTS / 4
+
+    before_a_queue(story)
+
+
+def test_who_was_the_last_to_be_accepted_leaves_nothing_to_do_behind() -> None:
+    """Stops: the rest until the next burst taken for a turn, and a quarter of a minute given to that burst."""
+
+    def story(acceptor: Acceptor, addresses: Addresses) -> None:
+        steps = count()
+        acceptor._share = share = Share(lambda: next(steps) * LEAST_S)  # each item uses the part up
+        while addresses.open < CLIENTS:
+            acceptor._ready()
+            assert (share._left_off_s is None) == (addresses.open == CLIENTS)
 
     before_a_queue(story)
 

@@ -87,7 +87,7 @@ def test_those_who_come_during_a_call_go_with_the_next_one_call_at_a_time() -> N
     run(test)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 7))
 def test_every_item_is_in_exactly_one_call_in_the_order_it_came(pauses: list[int], most: int) -> None:
     """Stops: an item sent twice (two orders), or never, or a call longer than Lua's unpack can take."""

@@ -14,7 +14,7 @@ from core.backends.limit import Limit
 from core.errors import StoreUnknown
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     turns=st.lists(st.tuples(st.integers(1, 2 * BESIDE), st.integers(0, 3)), min_size=1, max_size=12),
     at_once=st.integers(1, 3),

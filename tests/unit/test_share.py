@@ -52,14 +52,13 @@ def test_where_turns_are_long_the_part_grows_with_them() -> None:
 
 def test_a_long_rest_in_which_nothing_was_waiting_gives_no_more() -> None:
     """Stops: the first burst after a quiet second done in one long turn."""
-    work = Work(LEAST_S / 4)
-    for last in range(1, 10):  # also when the last item was the one that used the part up
-        work.turn(last, rest_s=0.0)
-        while work.turn(3, rest_s=0.0) > 3:
-            pass
-        assert work.turn(1_000, rest_s=1.0) <= 5
-        while work.turn(3, rest_s=0.0) > 3:
-            pass
+    for waiting in range(1, 6):  # the fourth is the one that uses the part up
+        work = Work(LEAST_S / 4)
+        work.turn(waiting, rest_s=0.0)
+        if waiting <= 4:
+            assert work.turn(1_000, rest_s=1.0) <= 5
+        else:
+            assert work.turn(1_000, rest_s=1.0) > 5, "there was more to do: so long a turn was that"
 
 
 def test_no_turn_is_so_long_that_its_share_holds_up_everybody() -> None:

@@ -95,7 +95,7 @@ def test_without_keys_a_full_lane_is_full_for_all() -> None:
     asyncio.run(test())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     most=st.integers(1, 40),
     waiting_most=st.integers(1, 60),

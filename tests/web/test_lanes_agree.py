@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from any_request import ODD_HEADERS, conversations
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pure_stores import FATES, FAULTS, PAID, PLACED
 from spoken import (
@@ -56,7 +56,7 @@ def test_any_conversation_gets_the_same_answers_in_both_lanes(two: Two) -> None:
     """Stops: a request that the lane reads otherwise than aiohttp, or answers though aiohttp would refuse it."""
     before = two.fast.taken
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=400)
     @given(conversations(), st.sampled_from([0.0, 0.0, SLOW_S]), st.sampled_from([(), FRESH]))
     def agree(pieces: Sequence[Piece], slow_s: float, fresh: Sequence[str]) -> None:
         two.agree(*pieces, slow_s=slow_s, fresh=fresh)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from any_request import conversations
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoken import HOT, place
 from two_lanes import Answer, Line, Server, Two, read_answers
@@ -104,7 +104,7 @@ def test_a_fault_in_the_first_look_ends_the_connection(two: Two, monkeypatch: py
     assert two.both(story)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(conversations(), st.data())
 def test_nobody_is_held_in_the_porch_whom_aiohttp_would_have_answered(two: Two, said: Any, data: Any) -> None:
     """Stops: a malformed request that hears of a deadline, five seconds later, and not of what is wrong with it."""

@@ -147,7 +147,7 @@ def test_who_has_asked_or_is_odd_is_let_in_at_once_with_all_that_came(said: byte
     at_a_door(story)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([HEAD + BODY, LOOK]), st.data())
 def test_a_request_cut_anywhere_is_let_in_when_its_last_byte_is_here_and_not_before(raw: bytes, data: Any) -> None:
     """Stops: a byte that is lost, doubled or turned round on the way in, or a half request that costs a whole one."""

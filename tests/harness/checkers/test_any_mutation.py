@@ -163,7 +163,7 @@ MUTATIONS = [
 ]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.sampled_from(MUTATIONS), st.data())
 def test_any_single_change_to_a_right_sale_is_seen_by_some_checker(
     mutation: Callable[..., Evidence], data: Any
@@ -173,7 +173,7 @@ def test_any_single_change_to_a_right_sale_is_seen_by_some_checker(
     assert any(not finding.holds for finding in check_all(spoiled)), mutation.__name__
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5), st.integers(1, 3)), max_size=60), st.booleans())
 @example([], True)
 def test_any_honest_sale_is_found_right(steps: list[tuple[int, int, int]], lost: bool) -> None:

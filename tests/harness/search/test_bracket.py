@@ -24,7 +24,6 @@ def run(judge: Callable[[float], Judgement], bounds: Bounds = BOUNDS) -> tuple[A
         assert len(tried) <= bounds.trials_most
 
 
-@settings(deadline=None)
 @given(limit=st.floats(100, 19_000))
 def test_a_server_without_noise_is_found_within_the_tolerance_and_confirmed(limit: float) -> None:
     """The answer keeps the budget, the rate above it does not, and they lie close together."""
@@ -124,7 +123,7 @@ def test_a_rate_torn_between_pass_and_fail_is_not_kept() -> None:
     assert standing(["void", "pass", "void", "void"]) == "not_judged"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), most=st.integers(1, 30))
 def test_any_sequence_of_judgements_ends_within_the_bound(seed: int, most: int) -> None:
     """Whatever the trials say, the search stops, and never answers with a rate that no trial passed."""

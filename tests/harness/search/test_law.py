@@ -14,7 +14,7 @@ from loadtests.search.law import Fit, Law, Point, fit
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(lam=st.floats(10, 10_000), sigma=st.floats(0, 0.5), kappa=st.floats(0, 0.01))
 def test_a_law_without_noise_is_found_again(lam: float, sigma: float, kappa: float) -> None:
     """What was put in comes out, also when contention or coherency is nothing at all."""
@@ -62,7 +62,6 @@ def test_too_few_or_too_close_points_give_a_reason_and_no_law(loads: tuple[float
     assert says in found
 
 
-@settings(deadline=None)
 @given(corner=st.integers(2, 8), slope=st.floats(20, 400))
 def test_the_knee_is_the_corner_of_a_hockey_stick(corner: int, slope: float) -> None:
     """Flat up to the corner, steep after it."""

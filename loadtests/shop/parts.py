@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -130,7 +129,6 @@ class Family:
         self.pid = pid
         self._members: dict[int, psutil.Process] = {}
         self._spent_s: float | None = None  # user and system seconds of all, at the last look
-        self._looked_s = 0.0
         with contextlib.suppress(psutil.Error):
             self._members[pid] = psutil.Process(pid)
 
@@ -146,21 +144,18 @@ class Family:
                     ahead.append(process.pid)
         self._members = found
 
-    def used(self) -> tuple[float | None, int]:
-        """Return cores used since the last call (None in the first) and resident bytes now; 0 bytes: gone.
+    def spent(self) -> tuple[float | None, int]:
+        """Return processor seconds since the last call (None in the first) and resident bytes now; 0 bytes: gone.
 
-        The time of a child that ended is in its parent's as soon as it was reaped. The clock is read beside the times:
-        who looks may itself be kept waiting, and 1.6 s of a busy process were once told as those of a tenth.
+        The time of a child that ended is in its parent's as soon as it was reaped.
         """
-        total_s, rss_bytes, now_s = 0.0, 0, time.monotonic()
+        total_s, rss_bytes = 0.0, 0
         for process in self._members.values():
             with contextlib.suppress(psutil.Error):
                 total_s += sum(process.cpu_times()[:4])
                 rss_bytes += process.memory_info().rss
         before_s, self._spent_s = self._spent_s, total_s
-        passed_s, self._looked_s = now_s - self._looked_s, now_s
-        cores = None if before_s is None or passed_s <= 0 else max(0.0, total_s - before_s) / passed_s
-        return cores, rss_bytes
+        return (None if before_s is None else max(0.0, total_s - before_s)), rss_bytes
 
 
 def log_tail(path: Path) -> str:

@@ -33,6 +33,7 @@ from loadtests.shop.parts import Family
 
 EVERY_S: Final = 0.5
 LIST_EVERY: Final = 4  # looks
+_SHORT_S: Final = 0.05  # processor times come in hundredths: one of them in the last millisecond would be ten cores
 GAUGES_EVERY: Final = 2  # looks: a page costs its process a millisecond or two, and what it shows is half a second old
 _ANSWER_MOST_S: Final = 1.0
 _WANTED: Final = (
@@ -141,11 +142,11 @@ class Sampler:
         while True:
             stopping = self._stop.wait(max(0.0, due_s - time.monotonic()))
             now_s = time.monotonic()
+            if stopping and looks and now_s - before_s < _SHORT_S:
+                break  # the look before is as good a last one
             self._look(now_s, now_s - before_s, looks)
             looks += 1
-            # Never straight after a look that took long: processor times come in hundredths, and a moment's share of
-            # them would be many cores.
-            before_s, due_s = now_s, max(due_s + self._every_s, time.monotonic() + self._every_s / 2)
+            before_s, due_s = now_s, max(due_s + self._every_s, now_s + _SHORT_S)
             self.cost = time.thread_time() / max(time.monotonic() - began_s, 1e-9)
             if stopping:
                 break
@@ -156,7 +157,7 @@ class Sampler:
 
     def _look(self, now_s: float, passed_s: float, number: int) -> None:
         at_us = time.time_ns() // 1000
-        cpu, rss = self._processes(list_anew=number % LIST_EVERY == 0)
+        cpu, rss = self._processes(passed_s, number % LIST_EVERY == 0)
         others = self._others(passed_s, cpu)
         gauges = {} if others is None else {"others_cores": others}
         if number % GAUGES_EVERY == 0:
@@ -165,7 +166,7 @@ class Sampler:
             self._counts, self._counted_s = counts, now_s
         self.samples.append(Sample(at_us=at_us, cpu=cpu, rss_bytes=rss, gauges=gauges))
 
-    def _processes(self, *, list_anew: bool) -> tuple[dict[str, float], dict[str, int]]:
+    def _processes(self, passed_s: float, list_anew: bool) -> tuple[dict[str, float], dict[str, int]]:
         roots = {**self._sources.pids(), **self._more}
         below = _children() if list_anew else None
         cpu, rss = {}, {}
@@ -179,11 +180,11 @@ class Sampler:
                 below = below if below is not None else _children()
             if below is not None:
                 family.adopt(below)
-            cores, rss_bytes = family.used()
+            spent_s, rss_bytes = family.spent()
             if rss_bytes:
                 rss[role] = rss_bytes
-                if cores is not None:
-                    cpu[role] = round(cores, 4)
+                if spent_s is not None and passed_s > 0:
+                    cpu[role] = round(spent_s / passed_s, 4)
         return cpu, rss
 
     def _others(self, passed_s: float, cpu: Mapping[str, float]) -> float | None:

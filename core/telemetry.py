@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from typing import Final, NoReturn
 
@@ -122,7 +123,58 @@ class Waits:
         self._waited_s, self._count = 0.0, 0
 
 
-_tallies: list[Tally | Waits] = []
+class Distribution:
+    """One label of ``Distributions``: how many values fell into each bucket, and their sum."""
+
+    __slots__ = ("_bounds", "_child", "_counts", "_sum")
+
+    def __init__(self, child: Histogram) -> None:
+        self._child, self._bounds = child, child._upper_bounds
+        self._begin()
+
+    def _begin(self) -> None:
+        self._counts, self._sum = [0] * len(self._bounds), 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def flush(self) -> None:
+        """Bring what was counted into Prometheus's histogram, which itself takes nothing but one value at a time."""
+        counts, total = self._counts, self._sum
+        self._begin()
+        self._child._sum.inc(total)
+        for bucket, count in zip(self._child._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+class Distributions:
+    """A labelled histogram for the hot path, brought into Prometheus's as a ``Tally`` is.
+
+    Why: two values a call of a script were a fortieth of what an order costs a worker behind 64 buyers.
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._labels: dict[str, Distribution] = {}
+        _tallies.append(self)
+
+    def labels(self, label: str) -> Distribution:
+        """Return a label's own; always the same."""
+        found = self._labels.get(label)
+        if found is None:
+            found = self._labels[label] = Distribution(self._histogram.labels(label))
+        return found
+
+    def flush(self) -> None:
+        """Bring every label's values into Prometheus's histogram."""
+        for distribution in self._labels.values():
+            distribution.flush()
+
+
+_tallies: list[Tally | Waits | Distributions] = []
 
 
 def flush_tallies() -> None:
@@ -144,8 +196,10 @@ CANCELS = Tally(Counter("flashproof_cancels_total", "Cancellations asked for, by
 REFUSALS = Tally(Counter("flashproof_refusals_total", "Requests refused with a problem document", ["code"]))
 CUTS = Tally(Counter("flashproof_connections_cut_total", "Connections ended for what their client did", ["reason"]))
 CONNECTIONS = Gauge("flashproof_connections", "Connections open", multiprocess_mode="livesum")
-BATCH_SIZE = Histogram("flashproof_batch_size", "Items in one script call", ["lane"], buckets=_SIZES)
-CALL_SECONDS = Histogram("flashproof_store_call_seconds", "Time of one script call", ["lane"], buckets=_SECONDS)
+BATCH_SIZE = Distributions(Histogram("flashproof_batch_size", "Items in one script call", ["lane"], buckets=_SIZES))
+CALL_SECONDS = Distributions(
+    Histogram("flashproof_store_call_seconds", "Time of one script call", ["lane"], buckets=_SECONDS)
+)
 POOL_WAITS = Waits(
     Counter("flashproof_pool_wait_seconds_total", "Time waited for a PostgreSQL connection of the pool"),
     Counter("flashproof_pool_waits_total", "Times a PostgreSQL connection of the pool was taken"),

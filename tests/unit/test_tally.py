@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from core import telemetry
-from core.telemetry import Tally, Waits, flush_tallies
+from core.telemetry import Distributions, Tally, Waits, flush_tallies
 
 LABELS = ("accepted", "replayed", "sold_out")
 
@@ -65,8 +65,28 @@ def test_waits_are_brought_over_once_with_their_number(monkeypatch: pytest.Monke
     assert registry.get_sample_value("waits_total") == 2
 
 
+@given(st.lists(st.one_of(st.none(), st.floats(0, 12), st.sampled_from([1.0, 5.0, 10.0]), st.integers(0, 12))))
+def test_a_distribution_says_what_prometheus_own_histogram_says_of_the_same_values(steps: list[float | None]) -> None:
+    """Stops: a value at a bucket's very bound in the next one, one lost or brought over twice, a sum of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(telemetry, "_tallies", [])
+        ours, theirs = CollectorRegistry(), CollectorRegistry()
+        kept = Distributions(Histogram("sizes", "n", ["lane"], buckets=(1, 5, 10), registry=ours))
+        own = Histogram("sizes", "n", ["lane"], buckets=(1, 5, 10), registry=theirs)
+        place, place_own = kept.labels("place"), own.labels("place")
+        for step in [*steps, None, None]:
+            if step is None:
+                flush_tallies()
+            else:
+                place.add(step)
+                place_own.observe(step)
+        for name, bound in [("count", None), ("sum", None), *(("bucket", le) for le in ("1.0", "5.0", "10.0", "+Inf"))]:
+            sought = f"sizes_{name}", {"lane": "place"} | ({"le": bound} if bound else {})
+            assert ours.get_sample_value(*sought) == pytest.approx(theirs.get_sample_value(*sought))
+
+
 def test_the_tallies_of_the_shop_are_all_flushed() -> None:
     """Stops: a tally made without being registered."""
-    mine = [value for value in vars(telemetry).values() if isinstance(value, Tally | Waits)]
-    assert len(mine) >= 5
+    mine = [value for value in vars(telemetry).values() if isinstance(value, Distributions | Tally | Waits)]
+    assert len(mine) >= 7
     assert set(mine) <= set(telemetry._tallies)

@@ -131,8 +131,8 @@ class Lane:
 
     def __init__(self, url: str, name: str, *, once: bool = False) -> None:
         self._connection = ShardConnection(url, once=once)
-        self._seconds = CALL_SECONDS.labels(name)
-        self.size = BATCH_SIZE.labels(name).observe
+        self._seconds = CALL_SECONDS.labels(name).add
+        self.size = BATCH_SIZE.labels(name).add
 
     async def call(self, script: Script, *arguments: Argument, fenced: bool = True) -> Any:
         """Run a script; errors as ``ShardConnection.call`` names them."""
@@ -140,7 +140,7 @@ class Lane:
         try:
             return await self._connection.call(script, *arguments, fenced=fenced)
         finally:
-            self._seconds.observe(time.perf_counter() - began)
+            self._seconds(time.perf_counter() - began)
 
     async def command(self, *arguments: Argument) -> Any:
         """Send one plain command; errors as ``ShardConnection.command`` names them."""

@@ -162,7 +162,7 @@ def _frame_size(joined: bytes, at: int) -> int:
 def frame(order_id: bytes, buyer: str) -> bytes:
     """Return what the journal keeps of a placed order by itself."""
     name = buyer.encode()
-    return order_id + _TAIL.pack(crc32(name, crc32(order_id)), len(name)) + name
+    return order_id + _TAIL.pack(crc32(order_id + name), len(name)) + name
 
 
 def open_record(record: bytes) -> tuple[bytes, Fact]:

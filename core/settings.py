@@ -27,12 +27,14 @@ RETRY_AFTER_MOST_S: Final = 600  # who is sent away for longer will not come bac
 BODY_MOST: Final = 4_096  # bytes of an order or a callback; the largest honest one is under 1,000
 KEEPALIVE_S: Final = 75.0  # an idle connection is closed after that
 FIRST_BYTE_DEADLINE_S: Final = 9.0  # a new connection on which nothing comes; browsers open some in advance
-HEAD_DEADLINE_S: Final = 5.0  # from the first byte of a request to the end of its head
+# A lost packet is sent again after 1, 2 and 4 s (RFC 6298): three losses in a head or an answer are no attack. And who
+# is cut off comes again, which costs the worker more than to keep them.
+HEAD_DEADLINE_S: Final = 8.0  # from the first byte of a request to the end of its head
 HEAD_MOST: Final = 16_384  # bytes of a head that comes in pieces; an honest one has under 1,000, with cookies 8,000
-BODY_DEADLINE_S: Final = 5.0  # a body not whole by then is cut off
+BODY_DEADLINE_S: Final = 7.5  # a body not whole by then is cut off
 LINGER_S: Final = 2.0  # a body nobody wants is read so long, that its sender may read why
-ANSWER_DEADLINE_S: Final = 7.0  # an answer the client has not read into the kernel's buffers by then is cut off
-UNACKNOWLEDGED_MOST_S: Final = 9.0  # the same in the kernel, for what its own buffers still hold
+ANSWER_DEADLINE_S: Final = 9.0  # an answer the client has not read into the kernel's buffers by then is cut off
+UNACKNOWLEDGED_MOST_S: Final = 9.5  # the same in the kernel, for what its own buffers still hold
 # Bytes the kernel keeps of answers not read, a connection; it takes twice that. An answer of an order has 500. With
 # four times this it took two of 43 KB for who asks eight times and reads nothing, and the server made a third.
 SEND_BUFFER: Final = 16_384

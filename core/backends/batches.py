@@ -99,7 +99,7 @@ class Batches(Generic[Item, Answer]):
         self.called = 0  # items so far that went out with a call
         self._runs: set[asyncio.Task[None]] = set()
         self._starting = False  # one of them, in this turn of the loop
-        self._look: asyncio.TimerHandle | None = None  # while a call is under way
+        self._look: asyncio.TimerHandle | None = None  # while a call is under way, and a moment longer
 
     @property
     def waiting(self) -> int:
@@ -242,16 +242,15 @@ class Batches(Generic[Item, Answer]):
         return answers
 
     def _look_around(self) -> None:
-        """Refuse who has waited too long behind a call that hangs; then look again."""
-        self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_around)
-        self._give_up(self._now_s() - REQUEST_DEADLINE_S)
+        """Refuse who has waited too long behind a call that hangs; look again as long as one is under way."""
+        self._look = None
+        if self._calls:  # not taken back when a call ends: a timer for each, nearly always in vain, costs more
+            self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_around)
+            self._give_up(self._now_s() - REQUEST_DEADLINE_S)
 
     def _is_over(self, items: list[Item]) -> None:
         self._calls -= 1
         self._in_call -= len(items)
-        if not self._calls and self._look is not None:
-            self._look.cancel()
-            self._look = None
         if self._key is not None:
             self._shares.went(map(self._key, items))
         self._count_room()

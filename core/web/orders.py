@@ -81,7 +81,7 @@ class Orders:
     def read(self, came: Sequence[Order]) -> None:
         """Read orders that came together, and put on their list those that must be decided."""
         placing = self.placing
-        read, refuses, room = placing.read, placing.refuses, placing.room()
+        read, refuses, remembered, room = placing.read, placing.refuses, placing.remembered, placing.room()
         items: list[PlaceItem] = []
         sinks: list[Order] = []
         away: list[Order] = []
@@ -102,8 +102,7 @@ class Orders:
             if item is None:
                 order.finish(None)
                 continue
-            refusal = refuses(item)
-            if refusal is not None:
+            if item.kind[0] in remembered and (refusal := refuses(item)) is not None:
                 PLACES.add(refusal.code)
                 order.finish(self._answers.refused(refusal))
                 continue

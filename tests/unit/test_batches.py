@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.backends.batches import FEW, Batches
+from core.backends.batches import _LOOK_S, FEW, Batches
 from core.backends.limit import Limit
 from core.errors import Overloaded, StoreUnavailable, StoreUnknown
 from core.settings import REQUEST_DEADLINE_S
@@ -229,6 +229,7 @@ def test_who_waits_behind_a_call_that_hangs_is_refused_at_the_deadline() -> None
             store.open.set()
             assert await hanging == 2
         assert store.calls == [[1], [1]]
+        await asyncio.sleep(2 * _LOOK_S)
         assert lane._look is None  # nothing under way, nothing to look after
 
     run(test)

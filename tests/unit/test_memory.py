@@ -195,7 +195,7 @@ def test_only_so_many_skus_are_remembered(monkeypatch: pytest.MonkeyPatch) -> No
     async def test(shop: Shop) -> None:
         for number in range(10):
             shop.memory.learn([Lasting(f"sku-{number}", "sold_out", GOOD_MS, 7, 0, 0)], shop.now)
-            assert len(shop.memory._skus) <= 3
+            assert len(shop.memory.skus) <= 3
             assert shop.memory.refuses(f"sku-{number}", NEW) is SoldOut
 
     run(test)

@@ -116,7 +116,7 @@ def test_what_is_under_way_is_bounded_and_counted_by_key_whatever_comes(
                     await asyncio.sleep(0)
                 store.open.clear()
                 taken.clear()
-                taken.update(key for key in lane._shares.under_way.elements())
+                taken.update(lane._shares.under_way)
                 continue
             room, little = lane.room(), lane._shares.has_little(step, most)
             came = put(lane, (step, number))

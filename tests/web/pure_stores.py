@@ -75,6 +75,8 @@ class Calls:
 class PureMemory:
     """Stands where a worker remembers what is sold out."""
 
+    skus = frozenset(("remembered",))
+
     def tells(self, sku: str) -> bool:
         return sku == "remembered"
 

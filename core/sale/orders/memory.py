@@ -45,16 +45,16 @@ class Memory:
     def __init__(self, read_ids: ReadIds, clock: Callable[[], float]) -> None:
         """``clock`` gives monotonic seconds."""
         self._read_ids, self._clock = read_ids, clock
-        self._skus: dict[str, _Sku] = {}
+        self.skus: dict[str, _Sku] = {}  # whatever SKU is not in here is not refused
 
     def tells(self, sku: str) -> bool:
         """Return whether orders of a SKU are refused from here just now."""
-        known = self._skus.get(sku)
+        known = self.skus.get(sku)
         return known is not None and self._clock() < known.until
 
     def refuses(self, sku: str, order_id: bytes) -> type[Refusal] | None:
         """Return why an order is certainly refused, or None if the store must be asked."""
-        known = self._skus.get(sku)
+        known = self.skus.get(sku)
         if known is None:
             return None
         now = self._clock()
@@ -70,7 +70,7 @@ class Memory:
         for said in lasting:
             if (said.ids_bytes + said.ids_before_bytes) // ORDER_NAME_BYTES > KNOWN_ORDERS_MOST:
                 continue
-            known = self._skus.get(said.sku) or self._new(said.sku)
+            known = self.skus.get(said.sku) or self._new(said.sku)
             if known.gen != said.gen:
                 known.gen, known.read, known.read_before, known.known = said.gen, 0, 0, set()
                 known.until = 0.0
@@ -85,7 +85,7 @@ class Memory:
 
     def forget(self) -> None:
         """Know nothing any more: the store may be another one."""
-        for known in self._skus.values():
+        for known in self.skus.values():
             known.until = 0.0
 
     async def _read(self, known: _Sku, said: Lasting) -> None:
@@ -104,7 +104,7 @@ class Memory:
             known.read_before += len(before)
 
     def _new(self, sku: str) -> _Sku:
-        if len(self._skus) >= SKUS_REMEMBERED_MOST:
-            self._skus.clear()
-        known = self._skus[sku] = _Sku()
+        if len(self.skus) >= SKUS_REMEMBERED_MOST:
+            self.skus.clear()
+        known = self.skus[sku] = _Sku()
         return known

@@ -8,7 +8,7 @@ No lookup and no await of its own before the batch. On return one thing is true:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 import msgspec
@@ -154,6 +154,7 @@ class Placing:
     def __init__(self, names: Names, store: OrderStore, pay_url: str) -> None:
         self._names, self._store = names, store
         self._order_id, self._memory = names.order_id, store.memory
+        self.remembered: Container[str] = store.memory.skus  # ``refuses`` no order of any other SKU
         self.room = store.places.room  # how many orders would not be refused as ``Overloaded``: ask before any work
         self.put_all = store.places.put_all  # items of ``read``, each with a sink that takes a ``PlaceAnswer``
         self.put_for = store.places.put_for  # one for which there may be no room

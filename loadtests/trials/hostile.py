@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Final, NamedTuple
 
 import msgspec
@@ -115,7 +116,7 @@ def read_options(argv: Sequence[str]) -> Options:
     """
     about, _, codes = (main.__doc__ or "").partition("\n\n")
     parser = Arguments(prog="python -m loadtests hostile", description=about, epilog=" ".join(codes.split()))
-    parser.add_argument("--pairs", type=int, default=4, help="how often calm and siege alternate (default 4)")
+    parser.add_argument("--pairs", type=int, default=6, help="how often calm and siege alternate (default 6)")
     parser.add_argument("--calm", type=float, default=8.0, help="seconds of a calm phase (default 8)")
     parser.add_argument("--siege", type=float, default=8.0, help="seconds of a siege, once full (default 8)")
     parser.add_argument("--rate", type=float, default=200.0, help="honest orders a second (default 200)")
@@ -282,10 +283,15 @@ def table(measured: Measured, found: Sequence[Bar]) -> str:
         seen = latencies(measured, phases)
         figures = [percentile(seen, share) for share in (0.5, 0.9, 0.99, 1.0)]
         lines.append(f"  {name:<12}{len(seen):>8,}" + "".join(f"{figure:>9.1f}" for figure in figures))
-    calms = [percentile(latencies(measured, [phase]), 0.99) for phase in calm]
-    lines.append(
-        f"  chance alone moves p99 from {min(calms):.1f} to {max(calms):.1f} ms: so far apart are the calm phases"
+    calms, sieges = (
+        [percentile(latencies(measured, [phase]), 0.99) for phase in groups[kind]] for kind in ("calm", "siege")
     )
+    middle, besieged = median(calms), median(sieges)
+    lines += [
+        f"  chance alone moves p99 from {min(calms):.1f} to {max(calms):.1f} ms: so far apart are the calm phases",
+        f"  without the odd phase: the median of their p99 is {middle:.1f} ms calm and {besieged:.1f} besieged,"
+        f" {(besieged / middle - 1) * 100:+.0f} %",
+    ]
     lines += ["", f"  {'hostile':<12}{'opened':>8}{'cut off':>9}{'refused':>9}{'mean s':>9}{'oldest s':>9}  answers"]
     for kind, fate in measured.fates.items():
         mean = fate.ages_s / max(fate.cut, 1)

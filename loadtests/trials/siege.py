@@ -29,6 +29,7 @@ from core.settings import (
     HEAD_DEADLINE_S,
     LINGER_S,
 )
+from loadtests.trials.telling import tell
 
 TICK_S: Final = 0.02
 DRIP_S: Final = 2.0  # between two bytes of a slow client
@@ -232,8 +233,7 @@ def main() -> int:
             besieging = word == b"begin"
             siege.begin()
             if word == b"end":
-                sys.stdout.write(msgspec.json.encode(siege.end()).decode() + "\n")
-                sys.stdout.flush()
+                tell(siege.end())
         if besieging:
             siege.step(time.monotonic() + TICK_S)
 

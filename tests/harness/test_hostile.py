@@ -58,10 +58,11 @@ def test_the_table_names_every_bar_and_whether_it_holds() -> None:
     said = table(run(siege_ms=20.0), bars(run(siege_ms=20.0)))
     assert said.count("MISSED") == 1
     assert said.count("holds") == len(bars(run())) - 1
+    assert "10.0 ms calm and 20.0 besieged, +100 %" in said
 
 
 @pytest.mark.parametrize(
-    "argv", [["--pairs", "0"], ["--calm", "nan"], ["--siege", "1"], ["--rate", "0"], ["--pairs", "9"]], ids=" ".join
+    "argv", [["--pairs", "0"], ["--calm", "nan"], ["--siege", "1"], ["--rate", "0"], ["--pairs", "10"]], ids=" ".join
 )
 def test_options_out_of_bounds_are_refused(argv: list[str]) -> None:
     """Stops: a run that measures nothing, or has no end."""

@@ -1,0 +1,21 @@
+"""How a process of a trial tells at its end what it has seen."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import msgspec
+
+
+def tell(seen: object) -> None:
+    """Write a line of JSON to standard output, all of it.
+
+    Why not ``sys.stdout.write``: the kernel may take a part of what is written to a pipe, and where output is not
+    buffered (``PYTHONUNBUFFERED``, as in most containers) Python forgets the rest without a word: a run of 160 s lost
+    its orders at every fiftieth end.
+    """
+    sys.stdout.flush()
+    rest = memoryview(msgspec.json.encode(seen) + b"\n")
+    while rest:
+        rest = rest[os.write(sys.stdout.fileno(), rest) :]

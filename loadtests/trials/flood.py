@@ -23,7 +23,7 @@ import msgspec
 
 from benchmarks.ceiling.asks import HOST, HOT, Spec, asks
 from benchmarks.ceiling.driver import cpu_ns
-from loadtests.trials.telling import tell
+from loadtests.trials.answering import answer
 
 BUCKET_S: Final = 0.5
 HONOUR, IGNORE = "honour", "ignore"  # the Retry-After
@@ -278,7 +278,7 @@ def main() -> None:
     gc.disable()
     flood = Flood(plan)
     flood.connect()
-    tell(flood.run())
+    answer(flood.run())
 
 
 if __name__ == "__main__":

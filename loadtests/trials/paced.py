@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
-from loadtests.trials.telling import tell
+from loadtests.trials.answering import answer
 
 ANSWER_MOST_S: Final = 10.0
 CONNECTIONS: Final = 32
@@ -129,7 +129,7 @@ def main() -> int:
     host, port, sku, rate = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
     buyers = Buyers(host, port, sku, rate)
     uvloop.run(_buy(buyers))
-    tell(buyers.orders)
+    answer(buyers.orders)
     return 0
 
 

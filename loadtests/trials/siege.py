@@ -29,7 +29,7 @@ from core.settings import (
     HEAD_DEADLINE_S,
     LINGER_S,
 )
-from loadtests.trials.telling import tell
+from loadtests.trials.answering import answer
 
 TICK_S: Final = 0.02
 DRIP_S: Final = 2.0  # between two bytes of a slow client
@@ -233,7 +233,7 @@ def main() -> int:
             besieging = word == b"begin"
             siege.begin()
             if word == b"end":
-                tell(siege.end())
+                answer(siege.end())
         if besieging:
             siege.step(time.monotonic() + TICK_S)
 

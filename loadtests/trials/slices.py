@@ -28,7 +28,7 @@ import msgspec
 
 from core.errors import Fault
 from loadtests.generator.punctual import PRIORITY, ask_real_time
-from loadtests.trials.telling import tell
+from loadtests.trials.answering import answer
 
 PERIOD_S: Final = 0.01
 _LATE_S: Final = 0.001  # a slice that began or ended later than this was not the slice that was asked for
@@ -135,7 +135,7 @@ def main() -> int:
     sys.stdout.write("begun\n")
     sys.stdout.flush()
     told = cut(small, float(share), [int(pid) for pid in pids] if small == "store" else [], scheduled)
-    tell(told)
+    answer(told)
     return 0
 
 

@@ -13,10 +13,10 @@ import pytest
 # A signal in the middle of a write to a full pipe makes the kernel take a part of it.
 _CHILD = """
 import signal
-from loadtests.trials.telling import tell
+from loadtests.trials.answering import answer
 signal.signal(signal.SIGALRM, lambda *_: None)
 signal.setitimer(signal.ITIMER_REAL, 0.1)
-tell(list(range(200_000)))
+answer(list(range(200_000)))
 """
 
 

@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 
-def tell(seen: object) -> None:
+def answer(seen: object) -> None:
     """Write a line of JSON to standard output, all of it.
 
     Why not ``sys.stdout.write``: the kernel may take a part of what is written to a pipe, and where output is not

@@ -33,8 +33,8 @@ HEAD_DEADLINE_S: Final = 8.0  # from the first byte of a request to the end of i
 HEAD_MOST: Final = 16_384  # bytes of a head that comes in pieces; an honest one has under 1,000, with cookies 8,000
 BODY_DEADLINE_S: Final = 7.5  # a body not whole by then is cut off
 LINGER_S: Final = 2.0  # a body nobody wants is read so long, that its sender may read why
-ANSWER_DEADLINE_S: Final = 9.0  # an answer the client has not read into the kernel's buffers by then is cut off
-UNACKNOWLEDGED_MOST_S: Final = 9.5  # the same in the kernel, for what its own buffers still hold
+ANSWER_DEADLINE_S: Final = 8.5  # an answer the client has not read into the kernel's buffers by then is cut off
+UNACKNOWLEDGED_MOST_S: Final = 9.0  # the same in the kernel, for what its own buffers still hold
 # Bytes the kernel keeps of answers not read, a connection; it takes twice that. An answer of an order has 500. With
 # four times this it took two of 43 KB for who asks eight times and reads nothing, and the server made a third.
 SEND_BUFFER: Final = 16_384
@@ -174,6 +174,7 @@ def _check(settings: Settings) -> None:
     assert 2 * BATCH_MOST < 7_000 and 2 * EXPIRE_MOST < 7_000, "Lua's unpack"
     assert WAITING_MOST >= BATCH_MOST and ORDERS_LEAST < WAITING_MOST
     assert max(HEAD_DEADLINE_S, BODY_DEADLINE_S + LINGER_S, ANSWER_DEADLINE_S, FIRST_BYTE_DEADLINE_S) < 10
+    assert UNACKNOWLEDGED_MOST_S < 9.5, "the kernel counts from its first probe of a full window"
     assert ANSWER_DEADLINE_S < UNACKNOWLEDGED_MOST_S, "who can be told the end of a connection is told it"
     assert HEAD_MOST + BODY_MOST <= RECEIVE_BUFFER
 

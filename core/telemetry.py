@@ -143,6 +143,8 @@ class Distribution:
     def flush(self) -> None:
         """Bring what was counted into Prometheus's histogram, which itself takes nothing but one value at a time."""
         counts, total = self._counts, self._sum
+        if not any(counts):
+            return
         self._begin()
         self._child._sum.inc(total)
         for bucket, count in zip(self._child._buckets, counts, strict=True):

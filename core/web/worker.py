@@ -57,7 +57,7 @@ from core.web.protocol import Runner, Server
 _QUIET_S: Final = 0.3  # nothing under way for so long: the worker may leave
 _TICK_S: Final = 0.05
 _LISTEN_AGAIN_S: Final = 0.2
-_COUNT_S: Final = 0.5  # how old the metrics of a worker may be
+_COUNT_S: Final = 0.1  # how old the metrics of a worker may be; the harness looks at them twice a second
 # How often the loop's lateness is looked at. As often as the limit's target: a shorter lateness decides nothing there,
 # and forty idle wake-ups a second cost a worker a thousandth of its core.
 _LOOK_S: Final = 0.025
@@ -134,9 +134,9 @@ class Worker:
         listener.cancel()
         counting.cancel()
         looking.cancel()
-        flush_tallies()
         await runner.cleanup()
         await self._close()
+        flush_tallies()  # of the last call's answer too
 
     def _hear(self, loop: asyncio.AbstractEventLoop, parent: int) -> None:
         """Heed the parent's signals and its end, from the beginning to the end of the drain."""

@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]  # comes with locust
 import pytest
 
 from core.local.server import wait_until
-from core.settings import HEAD_DEADLINE_S, HEAD_MOST, to_environment
+from core.settings import HEAD_DEADLINE_S, HEAD_MOST, UNACKNOWLEDGED_MOST_S, to_environment
 from loadtests.shop.deployment import CORE, free_ports
 from loadtests.shop.parts import Command, worker_of
 from loadtests.trials.siege import Fate, Siege
@@ -146,6 +146,23 @@ def crumbled(server: Server) -> None:
             time.sleep(idle_s)
 
 
+def unread(server: Server) -> float:
+    """Ask for answers that the kernel has room for, and read none; return after how long the server was rid of it."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: 2,304 bytes
+        connection.connect((server.face.settings.host, server.face.settings.port))
+        connection.sendall(GET * 20)
+        began, port = time.monotonic(), connection.getsockname()[1]
+        worker = psutil.Process(worker_of(server.command.pid))
+
+        def is_there() -> bool:
+            return any(one.raddr[1:] == (port,) for one in worker.net_connections("tcp"))
+
+        # The client is told nothing: the kernel gives up without a word.
+        assert wait_until(is_there, PATIENCE_S) and wait_until(lambda: not is_there(), PATIENCE_S)
+        return time.monotonic() - began
+
+
 class Besieged(NamedTuple):
     """What a siege came to: for the hostile, a buyer and the server; and what became of slow heads beside it."""
 
@@ -155,25 +172,26 @@ class Besieged(NamedTuple):
     memory_mib: float
     late: list[Future[float]]
     in_time: Future[None]
+    unread: Future[float]
 
 
 @pytest.fixture(scope="module")
 def besieged(server: Server) -> Besieged:
     """One siege, and all that takes its time beside it."""
     buyer, siege = Buyer(server.face), Siege(server.face.settings.host, server.face.settings.port, SIEGE)
-    with ThreadPoolExecutor(len(OPENINGS) + 1) as pool:
+    with ThreadPoolExecutor(len(OPENINGS) + 2) as pool:
         memory, before = 0.0, server.memory_mib()
         buyer.start()
         siege.begin()
         late = [pool.submit(begun, server, *both) for both in OPENINGS]
-        in_time = pool.submit(crumbled, server)
+        in_time, never = pool.submit(crumbled, server), pool.submit(unread, server)
         until = time.monotonic() + SIEGE_S
         while time.monotonic() < until:
             siege.step(time.monotonic() + 0.1)
             memory = max(memory, server.memory_mib())
         fates = siege.end()
         buyer.end()
-    return Besieged(fates, buyer.statuses, buyer.slowest_s, memory - before, late, in_time)
+    return Besieged(fates, buyer.statuses, buyer.slowest_s, memory - before, late, in_time, never)
 
 
 def test_who_keeps_the_server_waiting_is_cut_off_and_buyers_do_not_notice(server: Server, besieged: Besieged) -> None:
@@ -198,6 +216,13 @@ def test_a_head_is_cut_off_with_a_reason_unless_it_ends_in_time(besieged: Besieg
     for one in besieged.late:
         assert HEAD_DEADLINE_S - 0.2 < one.result() < HEAD_DEADLINE_S + 2
     besieged.in_time.result()
+
+
+def test_answers_that_fit_into_the_kernels_buffers_and_are_not_read_are_cut_off_by_the_kernel(
+    besieged: Besieged,
+) -> None:
+    """Stops: connections kept for 15 minutes by who asks for little and reads nothing of it."""
+    assert UNACKNOWLEDGED_MOST_S - 0.5 < besieged.unread.result() < AGE_MOST_S
 
 
 def test_a_head_that_never_stops_growing_is_refused(server: Server) -> None:

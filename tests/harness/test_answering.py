@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -29,7 +30,9 @@ def test_what_is_told_arrives_whole_though_the_pipe_takes_a_part_of_it(unbuffere
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
     )
-    time.sleep(1.0)  # the pipe is full long since, and the signal came
+    assert child.stdout is not None
+    assert select.select([child.stdout], [], [], 20)[0]
+    time.sleep(0.5)  # the pipe is full, and the signal came
     said, words = child.communicate(timeout=20)
     assert child.returncode == 0, words
     assert json.loads(said) == list(range(200_000))

@@ -15,13 +15,20 @@ from loadtests.trials.siege import Fate
 CALM, SIEGE = Phase("calm", 0.0, 10.0, 60.0), Phase("siege", 20.0, 30.0, 100.0)
 
 
-def run(*, calm_ms: float = 10.0, siege_ms: float = 10.5, memory: float = 100.0, oldest_s: float = 9.0) -> Measured:
+def run(
+    *,
+    calm_ms: float = 10.0,
+    siege_ms: float = 10.5,
+    memory: float = 100.0,
+    oldest_s: float = 9.0,
+    held: int = hostile.NUMBERS["slow_head"],
+) -> Measured:
     """Return a run in which all orders of a phase took equally long."""
     orders = [Order(at / 10, calm_ms, 201) for at in range(100)]
     orders += [Order(20 + at / 10, siege_ms, 201) for at in range(100)]
     orders.append(Order(15.0, 5_000.0, 201))  # while the siege is laid: in no phase
     siege_phase = SIEGE._replace(memory_mib=memory)
-    return Measured([CALM, siege_phase], orders, {"slow_head": Fate(opened=9, cut=9, oldest_s=oldest_s)}, {})
+    return Measured([CALM, siege_phase], orders, {"slow_head": Fate(opened=9, cut=9, oldest_s=oldest_s, held=held)}, {})
 
 
 def missed(measured: Measured) -> list[str]:
@@ -35,6 +42,7 @@ def test_each_bar_is_missed_by_what_it_is_for_and_by_nothing_else() -> None:
     assert missed(run(siege_ms=11.5)) == ["honest p99, up by"]
     assert missed(run(memory=125.0)) == ["workers' memory, up by"]
     assert missed(run(oldest_s=10.1)) == ["oldest slow_head"]
+    assert missed(run(held=1_900)) == ["slow_head not there"], "a siege of fewer is another siege"
     lost = run()
     lost.orders[3] = Order(0.3, 10.0, 0)
     assert missed(lost) == ["honest orders not accepted"]

@@ -13,7 +13,8 @@ from shop import PRICE, Shop, a_shop, run
 from core.backends.valkey import ROOT
 from core.facts import Placed, open_record
 from core.local.stores import LocalStores
-from core.sale.orders.store import PlaceItem
+from core.sale.orders.answers import PlaceAnswer
+from core.sale.orders.store import PlaceItem, kind_of, read_places
 
 # One byte to 512: msgpack writes the head of a text in three ways.
 BUYERS = ("a", "b" * 31, "c" * 32, "d" * 128, "é" * 127, "é" * 128, "家" * 86, "💳" * 128, "\x7fx", "0")
@@ -93,3 +94,12 @@ def test_in_a_batch_of_several_kinds_each_gets_the_answer_of_their_own(
             await shop.check()
 
     run(test)
+
+
+@pytest.mark.parametrize(("kinds", "said"), [(2, 1), (1, 2)])
+def test_a_script_that_answers_for_other_kinds_than_were_asked_about_is_not_believed(kinds: int, said: int) -> None:
+    """Stops: the first kind's answer told to the buyers of every other."""
+    items = [PlaceItem(bytes([number]) * 16, "b", kind_of(f"sku-{number % kinds}", 1)) for number in range(3)]
+    reply = msgspec.msgpack.encode(([PlaceAnswer("sold_out")], [1] * said, []))
+    with pytest.raises(ValueError, match="zip"):
+        read_places(items, reply)

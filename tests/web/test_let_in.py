@@ -107,7 +107,7 @@ def test_a_fault_in_the_first_look_ends_the_connection(two: Two, monkeypatch: py
 @settings(max_examples=300)
 @given(conversations(), st.data())
 def test_nobody_is_held_in_the_porch_whom_aiohttp_would_have_answered(two: Two, said: Any, data: Any) -> None:
-    """Stops: a malformed request that hears of a deadline, five seconds later, and not of what is wrong with it."""
+    """Stops: a malformed request that hears of a deadline, seconds later, and not of what is wrong with it."""
     whole = b"".join(piece.data for piece in said)
     part = whole[: data.draw(st.integers(0, len(whole)))]
     if not is_held(part):

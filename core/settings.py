@@ -27,8 +27,7 @@ RETRY_AFTER_MOST_S: Final = 600  # who is sent away for longer will not come bac
 BODY_MOST: Final = 4_096  # bytes of an order or a callback; the largest honest one is under 1,000
 KEEPALIVE_S: Final = 75.0  # an idle connection is closed after that
 FIRST_BYTE_DEADLINE_S: Final = 9.0  # a new connection on which nothing comes; browsers open some in advance
-# A lost packet is sent again after 1, 2 and 4 s (RFC 6298): three losses in a head or an answer are no attack. And who
-# is cut off comes again, which costs the worker more than to keep them.
+# A lost packet is sent again after 1, 2 and 4 s (RFC 6298): three losses in a head or an answer are no attack.
 HEAD_DEADLINE_S: Final = 8.0  # from the first byte of a request to the end of its head
 HEAD_MOST: Final = 16_384  # bytes of a head that comes in pieces; an honest one has under 1,000, with cookies 8,000
 BODY_DEADLINE_S: Final = 7.5  # a body not whole by then is cut off

@@ -197,4 +197,7 @@ def main(argv: Sequence[str]) -> int:
     (out / "ceiling.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     point_latest(out)
     sys.stdout.write(table(result) + f"\n\n  written to {out / 'ceiling.json'}\n")
-    return 0 if all(ratio.met for ratio in result.ratios) else 1
+    missed = sum(not ratio.met for ratio in result.ratios)
+    if missed:
+        sys.stdout.write(f"  exit code 1: of {len(result.ratios)} bars {missed} were missed\n")
+    return 1 if missed else 0

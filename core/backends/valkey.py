@@ -79,7 +79,7 @@ async def assert_fit(url: str) -> None:
     except ResponseError as error:
         raise UnfitStore(f"Valkey does not tell its settings ({error}); allow CONFIG GET and INFO") from error
     except RedisError as error:
-        raise StoreUnavailable(f"Valkey cannot be reached: {error}") from error
+        raise StoreUnavailable(f"Valkey cannot be reached: {str(error) or type(error).__name__}") from error
     finally:
         await store.aclose()
 
@@ -115,7 +115,7 @@ class ShardConnection:
         except (ReplyError, OSError, TimeoutError) as error:
             if wire is not None:
                 wire.close()
-            raise StoreUnavailable(f"Valkey cannot be reached: {error or type(error).__name__}") from error
+            raise StoreUnavailable(f"Valkey cannot be reached: {str(error) or type(error).__name__}") from error
         self._wire, self._made = wire, True
         return wire
 
@@ -155,7 +155,7 @@ class ShardConnection:
             self._epoch = await _read_epoch(wire)
         except (ReplyError, OSError, TimeoutError) as error:
             self._drop(wire)
-            raise StoreUnavailable(f"Valkey cannot be reached: {error or type(error).__name__}") from error
+            raise StoreUnavailable(f"Valkey cannot be reached: {str(error) or type(error).__name__}") from error
         if self._epoch == b"0":
             raise Fenced
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from core.backends import wire
+from core.backends.valkey import ShardConnection
 from core.backends.wire import Wire, connect
+from core.errors import StoreUnavailable
 
 LIMIT_S = 0.2
 
@@ -87,5 +89,17 @@ def test_who_waits_when_the_connection_ends_is_told_at_once_and_no_timer_is_left
         with pytest.raises(ConnectionResetError):
             await asked
         assert line._timer is None and not line.is_open
+
+    with_a_server(tmp_path, monkeypatch, test)
+
+
+def test_a_store_that_says_nothing_is_unavailable_and_the_reason_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops: "cannot be reached: " and nothing behind it, for an error without words of its own."""
+
+    async def test(_: Wire, __: asyncio.StreamWriter) -> None:
+        with pytest.raises(StoreUnavailable, match="reached: TimeoutError"):
+            await ShardConnection(f"unix://{tmp_path / 's'}").command("PING")
 
     with_a_server(tmp_path, monkeypatch, test)

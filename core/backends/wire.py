@@ -32,8 +32,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         # One for each command under way, and until when (the loop's time) its reply must be here.
         self._awaited: deque[tuple[asyncio.Future[Any], float]] = deque()
-        # One for all of them, set anew when it rings: one for each, nearly always in vain, was a seventieth of what an
-        # order costs a worker behind 64 buyers.
+        # One for all of them, set anew when it rings: one for each would be made and taken back, nearly always in vain.
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -2,8 +2,8 @@
 
 Such work comes in bursts: who is cut off comes again, and what came together ends together. Done to its end it made a
 tick of a siege two milliseconds long, and honest orders waited behind it, once as they came and once as they were
-answered: their p99 rose by two fifths. In small parts, between which the loop looks at everybody, it rises by half of
-that; who asks and reads nothing is what is left.
+answered. In small parts, between which the loop looks at everybody, most of that is gone; who asks and reads nothing is
+what is left (``python -m loadtests hostile``).
 """
 
 from __future__ import annotations

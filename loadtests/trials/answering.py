@@ -12,8 +12,8 @@ def answer(seen: object) -> None:
     """Write a line of JSON to standard output, all of it.
 
     Why not ``sys.stdout.write``: the kernel may take a part of what is written to a pipe, and where output is not
-    buffered (``PYTHONUNBUFFERED``, as in most containers) Python forgets the rest without a word: a run of 160 s lost
-    its orders at every fiftieth end.
+    buffered (``PYTHONUNBUFFERED``, as in most containers) Python forgets the rest without a word: now and then a run of
+    three minutes lost its orders at the end.
     """
     sys.stdout.flush()
     rest = memoryview(msgspec.json.encode(seen) + b"\n")

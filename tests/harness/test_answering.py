@@ -23,16 +23,16 @@ answer(list(range(200_000)))
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 def test_what_is_told_arrives_whole_though_the_pipe_takes_a_part_of_it(unbuffered: str) -> None:
-    """Stops: a long measurement that ends with `Input data was truncated`, once in fifty times."""
-    child = subprocess.Popen(
+    """Stops: a long measurement that ends with `Input data was truncated`, now and then."""
+    with subprocess.Popen(
         [sys.executable, "-c", _CHILD],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-    )
-    assert child.stdout is not None
-    assert select.select([child.stdout], [], [], 20)[0]
-    time.sleep(0.5)  # the pipe is full, and the signal came
-    said, words = child.communicate(timeout=20)
+    ) as child:
+        assert child.stdout is not None
+        assert select.select([child.stdout], [], [], 20)[0]
+        time.sleep(0.5)  # the pipe is full, and the signal came
+        said, words = child.communicate(timeout=20)
     assert child.returncode == 0, words
     assert json.loads(said) == list(range(200_000))

@@ -116,8 +116,6 @@ def read_places(items: Sequence[PlaceItem], reply: bytes) -> tuple[list[PlaceAns
     """Return the answer of each order (many share one object), and for how long which refusals are good."""
     answers, said, lasting = PLACE_ANSWERS.decode(reply)
     kinds = by_kind(items)
-    if len(kinds) == len(said) == 1 and isinstance(said[0], int):  # all the same
-        return [answers[said[0] - 1]] * len(items), lasting
     told = {
         kind: [answers[of - 1]] * len(its) if isinstance(of, int) else [answers[number - 1] for number in of]
         for (kind, its), of in zip(kinds.items(), said, strict=True)

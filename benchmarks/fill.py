@@ -15,7 +15,7 @@ from core.backends.texts import Script
 from core.backends.valkey import ROOT
 from core.ids import Names, fingerprint
 from core.sale.orders.answers import CANCEL_ANSWERS, PAY_ANSWERS, PLACE_ANSWERS
-from core.sale.orders.store import CANCEL, PAY, PLACE, SETTLE, PlaceItem, pack_places
+from core.sale.orders.store import CANCEL, PAY, PLACE, SETTLE, PlaceItem, pack_places, pack_said
 
 BATCH: Final = 500  # orders in a call
 DEPTH: Final = 4  # calls under way
@@ -63,13 +63,13 @@ class Filler:
 
     def cancel(self, group: Group) -> None:
         """Cancel every order of a group."""
-        for batch, reply in self._each(group, CANCEL, lambda part: (_pack([False] * len(part.skus)), self._ids(part))):
+        for batch, reply in self._each(group, CANCEL, self._cancels):
             answers = CANCEL_ANSWERS.decode(reply)
             _expect({answer.outcome for answer in answers}, "cancelled", len(answers), batch)
 
     def pay(self, group: Group) -> None:
         """Pay every order of a group."""
-        for batch, reply in self._each(group, PAY, lambda part: (_pack(_reports(part)), self._ids(part))):
+        for batch, reply in self._each(group, PAY, self._reports):
             answers = PAY_ANSWERS.decode(reply)
             _expect({answer.outcome for answer in answers}, "paid", len(answers), batch)
 
@@ -110,6 +110,12 @@ class Filler:
             for (number, sku), order_id in zip(_numbered(part), self._order_ids(part), strict=True)
         ]
         return (pack_places(items),)
+
+    def _cancels(self, part: Group) -> tuple[bytes]:
+        return (pack_said([False] * len(part.skus), self._order_ids(part)),)
+
+    def _reports(self, part: Group) -> tuple[bytes]:
+        return (pack_said(_reports(part), self._order_ids(part)),)
 
     def _ids(self, part: Group) -> bytes:
         return b"".join(self._order_ids(part))

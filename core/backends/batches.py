@@ -97,6 +97,7 @@ class Batches(Generic[Item, Answer]):
         self._room = self._reserve = 0
         self._count_room()
         self.called = 0  # items so far that went out with a call
+        self.when_rested: Callable[[], None] = _nothing  # called when none is under way any more
         self._runs: set[asyncio.Task[None]] = set()
         self._starting = False  # one of them, in this turn of the loop
         self._look: asyncio.TimerHandle | None = None  # while a call is under way, and a moment longer
@@ -105,6 +106,11 @@ class Batches(Generic[Item, Answer]):
     def waiting(self) -> int:
         """How many items wait for their batch."""
         return len(self._items)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether any item waits or is in a call."""
+        return self._calls > 0 or len(self._items) > 0
 
     def room(self) -> int:
         """Return how many items may be put now; so cheap that it may be asked before any work is done for an item."""
@@ -226,6 +232,8 @@ class Batches(Generic[Item, Answer]):
                 asyncio.get_running_loop().call_soon(_hand_out, sinks, answers)
             else:
                 _hand_out(sinks, answers)
+        if not self._calls and not self._items:
+            self.when_rested()
 
     def _learn(self, waited_s: float, began_s: float) -> None:
         """Tell the limit what a call took that began at ``began_s``, when its oldest item had waited so long."""
@@ -276,6 +284,10 @@ class Batches(Generic[Item, Answer]):
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_around)
         return items, sinks
+
+
+def _nothing() -> None:
+    """Be called by nobody who cares."""
 
 
 def _hand_out(sinks: list[Sink], answers: Sequence[Any]) -> None:

@@ -53,7 +53,8 @@ class Acceptor:
         _bound_the_kernel(self._listening)
         self._open = True
         if hasattr(select, "epoll"):  # Linux
-            self._porch = Porch(self._loop, self._server.deadlines, self._let_in, self._addresses.leave)
+            server = self._server
+            self._porch = Porch(self._loop, server.deadlines, self._let_in, self._addresses.leave, server.leisure)
         self._loop.add_reader(self._listening.fileno(), self._ready)
 
     async def stop(self) -> None:

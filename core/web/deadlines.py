@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from core.errors import AnswerNotTaken, BodyTimeout, ConnectionSilent, FlashproofError, HeadTimeout
 from core.settings import ANSWER_DEADLINE_S, BODY_DEADLINE_S, FIRST_BYTE_DEADLINE_S, HEAD_DEADLINE_S, LINGER_S
+from core.web.leisure import Leisure
 from core.web.share import Share
 
 # At half a second 3,000 slow clients were cut off in crowds, and honest buyers waited 25 ms.
@@ -52,23 +53,27 @@ class Debt:
         """The debt is paid, or nobody is left to pay it."""
         self._due.pop(debtor, None)
 
+    def has_late(self, now: float) -> bool:
+        """Say whether anybody is late."""
+        return bool(self._due) and next(iter(self._due.values())) <= now
+
     def late(self, now: float) -> Debtor | None:
         """Take out the first who is late, if there is one."""
-        if not self._due:
-            return None
-        debtor, due = next(iter(self._due.items()))
-        if due > now:
-            return None
-        del self._due[debtor]
-        return debtor
+        return self._due.popitem(last=False)[0] if self.has_late(now) else None
 
 
 class Deadlines:
     """The debts of all connections of a worker."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, share: Share | None = None) -> None:
-        """Watch nobody yet; while nobody owes anything, nothing wakes the worker. ``share``: of each turn for cuts."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, leisure: Leisure | None = None, share: Share | None = None
+    ) -> None:
+        """Watch nobody yet; while nobody owes anything, nothing wakes the worker.
+
+        ``leisure``: when there is time for cuts; ``share``: how much of each turn.
+        """
         self._loop, self.now, self._share = loop, loop.time, share or Share()
+        self._leisure = leisure or Leisure()
         self._watching = False
         self.first_byte = Debt(self, ConnectionSilent, FIRST_BYTE_DEADLINE_S)
         self.head = Debt(self, HeadTimeout, HEAD_DEADLINE_S)
@@ -89,13 +94,24 @@ class Deadlines:
             self._loop.call_later(_LOOK_S, self._look)
 
     def _look(self) -> None:
-        """Cut off who is late, as far as the turn's share goes; look again while anybody owes anything."""
-        if not self._cut(self.now()):
-            self._loop.call_soon(self._look)
-            return
+        """See to it that who is late is cut off; look again while anybody owes anything."""
+        now = self.now()
+        if any(debt.has_late(now) for debt in self._debts):
+            self._leisure.do(self._cut_off)
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
         self._watching = False
         if any(self._debts):
             self.watch()
+
+    def _cut_off(self) -> None:
+        """Cut off who is late, as far as the turn's share goes."""
+        if self._cut(self.now()):
+            self._rest()
+        else:
+            self._loop.call_soon(self._look)
 
     def _cut(self, now: float) -> bool:
         """Return whether nobody is late any more.

@@ -28,6 +28,7 @@ from core.sale.orders.track import Question, Tracking
 from core.sale.payments.port import Gateway
 from core.settings import BODY_MOST
 from core.telemetry import PAYMENTS, REFUSALS, log
+from core.web.leisure import Leisure
 from core.web.orders import Order, Orders
 from core.web.plain import Answers, PlainReader, Varying
 from core.web.read import read_token, read_wait
@@ -39,6 +40,7 @@ _PLACE: Final = b"POST /v1/orders HTTP/1.1"
 _ORDER: Final = b"GET /v1/orders/"
 _PRODUCT: Final = b"GET /v1/products/"
 _HTTP: Final = b" HTTP/1.1"
+HOT: Final = (_PLACE[:16], _ORDER, _PRODUCT, b"POST /v1/payments/")  # how requests begin that may be the lane's
 _ID_DIGITS: Final = 2 * ORDER_ID_BYTES
 
 
@@ -62,7 +64,7 @@ class Looked(Connection, Protocol):
     """A connection that wants to know what became of its bytes."""
 
     def looked_at(self, data: bytes, verdict: Verdict) -> None:
-        """Hear whose the bytes are."""
+        """Hear that the bytes are aiohttp's, and whether they are one whole request."""
 
 
 class _Callback(Ticket, eq=False):
@@ -97,6 +99,11 @@ class _Hot(NamedTuple):
     take: Callable[[Connection, str, bytes], bool]
 
 
+def _end(connection: Connection, error: Exception) -> None:
+    log("error", "connection_failed", error=error)
+    connection.fail()
+
+
 class Lane:
     """The hot calls on their verbs. One a worker process."""
 
@@ -109,7 +116,10 @@ class Lane:
         browsing: Browsing,
         gateways: dict[str, Gateway],
         clock: Clock,
+        leisure: Leisure | None = None,
     ) -> None:
+        """``leisure``: when aiohttp may have what is its to answer; None: at once."""
+        self._leisure = leisure or Leisure()
         self._paying, self._tracking, self._browsing = paying, tracking, browsing
         self._clock = clock
         # By request line. A gateway that reads several headers goes aiohttp's way: one value may vary in a known shape.
@@ -141,6 +151,7 @@ class Lane:
 
     def _look(self) -> None:
         came, self._came = self._came, []
+        others: list[tuple[Looked, bytes, Verdict]] = []
         coming, reader, orders, ordered = self.coming, self.reader, self._orders, self._ordered
         recall, place = reader.recall, self._hot[_PLACE].varying
         for connection, data in came:
@@ -152,16 +163,33 @@ class Lane:
                 order = connection.ticket = Order(self, connection, data, orders, key, reader.body)
                 ordered.append(order)
                 continue
-            connection.ticket = None
+            connection.ticket = None  # `take` may give it another
             self.under_way -= 1
             try:
-                connection.looked_at(data, self.take(connection, data))
+                verdict = self.take(connection, data)
             except Exception as error:  # noqa: BLE001  # a fault of ours ends this connection, not its neighbours'
-                log("error", "connection_failed", error=error)
-                connection.fail()
+                _end(connection, error)
+                continue
+            if verdict is not Verdict.TAKEN:
+                connection.ticket = coming
+                self.under_way += 1
+                others.append((connection, data, verdict))
         if ordered:
             self._ordered = []
             orders.read(ordered)
+        for connection, data, verdict in others:  # behind the orders, which they would have stood before
+            self._leisure.do(partial(self._hand_on, connection, data, verdict))
+
+    def _hand_on(self, connection: Looked, data: bytes, verdict: Verdict) -> None:
+        """Give aiohttp what is its to answer."""
+        if connection.ticket is not self.coming:
+            return  # the client has gone
+        connection.ticket = None
+        self.under_way -= 1
+        try:
+            connection.looked_at(data, verdict)
+        except Exception as error:  # noqa: BLE001  # as above
+            _end(connection, error)
 
     def take(self, connection: Connection, data: bytes) -> Verdict:
         """Look at what came on an idle connection, and answer it if it is a hot request."""

@@ -19,12 +19,15 @@ import socket
 import struct
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from core.errors import BodyTimeout, FlashproofError, Refusal
 from core.settings import BODY_MOST, HEAD_MOST
 from core.telemetry import CUTS, REFUSALS, log
 from core.web.deadlines import Deadlines, Debt
+from core.web.lane import HOT
+from core.web.leisure import Leisure
 from core.web.plain import Answers, closing
 
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and forgets what was not read
@@ -87,8 +90,10 @@ class Porch:
         deadlines: Deadlines,
         let_in: Callable[[socket.socket, str, bytes], None],
         lost: Callable[[str], None],
+        leisure: Leisure,
     ) -> None:
         """``let_in`` takes a connection, its address and what it said; ``lost`` hears whose connection was closed."""
+        self._leisure = leisure
         self._loop, self._deadlines, self._let_in, self._lost = loop, deadlines, let_in, lost
         self._answers = Answers()
         self._here: dict[int, Newcomer] = {}
@@ -119,6 +124,7 @@ class Porch:
                 self._go_in(newcomer)
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
+        self._leisure.finish()
 
     def cut(self, newcomer: Newcomer, why: type[FlashproofError]) -> None:
         """End a connection; say why, if that is an answer to something."""
@@ -188,7 +194,12 @@ class Porch:
         if self._forget(newcomer):
             with contextlib.suppress(OSError):
                 self._epoll.unregister(newcomer.connection)
-        self._let_in(newcomer.connection, newcomer.address, newcomer.data)
+        data = newcomer.data
+        go_in = partial(self._let_in, newcomer.connection, newcomer.address, data)
+        if data.startswith(HOT):
+            go_in()
+        else:
+            self._leisure.do(go_in)
 
     def _end(self, newcomer: Newcomer) -> None:
         self._forget(newcomer)

@@ -23,6 +23,7 @@ from core.settings import HEAD_MOST
 from core.telemetry import CUTS, REFUSALS, log
 from core.web.deadlines import Deadlines
 from core.web.lane import Lane, Verdict
+from core.web.leisure import Leisure
 from core.web.plain import Answers, closing
 from core.web.porch import RESET
 from core.web.problems import problem
@@ -119,9 +120,7 @@ class Protocol(RequestHandler):
         self._feed(data, rests)
 
     def looked_at(self, data: bytes, verdict: Verdict) -> None:
-        """Hear from the lane whose the bytes are: it has taken them, or they are aiohttp's."""
-        if verdict is Verdict.TAKEN:
-            return
+        """Hear from the lane that the bytes are aiohttp's."""
         self._stays = verdict is Verdict.UNKNOWN
         if self.transport is None:
             return
@@ -357,12 +356,11 @@ class Protocol(RequestHandler):
 class Server(web.Server):
     """Makes the protocol of each connection."""
 
-    lane: Lane | None = None
-
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        """As aiohttp's own."""
+    def __init__(self, *args: Any, lane: Lane | None, leisure: Leisure, **kw: Any) -> None:
+        """As aiohttp's own; ``lane``: None turns it off."""
         super().__init__(*args, **kw)
-        self.deadlines, self._answers = Deadlines(self._loop), Answers()
+        self.lane, self.leisure = lane, leisure
+        self.deadlines, self._answers = Deadlines(self._loop, leisure), Answers()
 
     def __call__(self) -> Protocol:
         """Return the protocol of a new connection."""
@@ -374,17 +372,17 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """Runs an application behind our protocol and, unless it is None, the lane."""
 
-    def __init__(self, app: web.Application, lane: Lane | None, **kw: Any) -> None:
+    def __init__(self, app: web.Application, lane: Lane | None, leisure: Leisure | None = None, **kw: Any) -> None:
         super().__init__(app, **kw)
-        self._lane = lane
+        self._lane, self._leisure = lane, leisure or Leisure()
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        server = Server(
+        return Server(
             made.request_handler,
+            lane=self._lane,
+            leisure=self._leisure,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,
         )
-        server.lane = self._lane
-        return server

@@ -52,6 +52,7 @@ from core.web.addresses import Addresses
 from core.web.app import Shop
 from core.web.child import SERVES
 from core.web.lane import Lane
+from core.web.leisure import Leisure
 from core.web.protocol import Runner, Server
 
 _QUIET_S: Final = 0.3  # nothing under way for so long: the worker may leave
@@ -91,6 +92,7 @@ class Worker:
             gateways=self._gateways,
             clock=clock,
         )
+        self._leisure = Leisure(self._orders.places)
         self.lane = Lane(
             placing=placing,
             paying=paying,
@@ -98,6 +100,7 @@ class Worker:
             browsing=browsing,
             gateways=self._gateways,
             clock=clock,
+            leisure=self._leisure,
         )
 
     async def run(self, listening: socket.socket, parent: int, ready: int) -> None:
@@ -107,6 +110,7 @@ class Worker:
         runner = Runner(
             self.shop.application(),
             self.lane if self._settings.lane == "on" else None,
+            self._leisure,
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,

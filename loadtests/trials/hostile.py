@@ -3,12 +3,14 @@
 Honest buyers order at a fixed rate all the time. Calm and siege alternate, several times, so that what else the
 machine does meets both alike; how far the calm phases are apart tells how much of a difference is chance. In a siege
 thousands of hostile sockets are kept open, each that is cut off replaced, and it is measured once all of them are
-there. They, the buyers and both stores share the machine with the server: what the hostile clients' own processor time
-does to the buyers is charged to the server.
+there. They, the buyers and both stores share the machine with the server. Real clients bring processors of their own:
+so the buyers run as soon as they have something to do, and the hostile ones when nobody else has (see ``siege.py`` and
+``paced.py``). All they make the server and the kernel do is charged to the server.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -77,6 +79,7 @@ class Measured(NamedTuple):
     orders: list[Order]
     fates: dict[str, Fate]
     counted: dict[str, int]  # by the server, by reason
+    real_time: bool  # the buyers ran as soon as they had something to do
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +142,12 @@ class _Child:
         self._process = subprocess.Popen(
             [sys.executable, "-m", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+
+    def runs_real_time(self) -> bool:
+        """Say whether the system runs it at once when it has something to do."""
+        if not hasattr(os, "SCHED_RESET_ON_FORK"):
+            return False
+        return os.sched_getscheduler(self._process.pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
 
     def say(self, word: str) -> None:
         """Send a line."""
@@ -208,9 +217,10 @@ def measure(deployment: Deployment, options: Options, told: Told) -> Measured:
                     siege.say("end")
                     _add(fates, msgspec.json.decode(siege.line(), type=dict[str, Fate]))
                     time.sleep(CLEAR_S)
+        real_time = buyers.runs_real_time()
         orders = msgspec.json.decode(buyers.end(), type=list[Order])
         siege.end()
-    return Measured(phases, orders, fates, _counted(deployment.metrics("serve")))
+    return Measured(phases, orders, fates, _counted(deployment.metrics("serve")), real_time)
 
 
 def _phase(kind: str, seconds: float, parent: int) -> Phase:
@@ -298,6 +308,8 @@ def table(measured: Measured, found: Sequence[Bar]) -> str:
         f"  without the odd phase: the median of their p99 is {middle:.1f} ms calm and {besieged:.1f} besieged,"
         f" {(besieged / middle - 1) * 100:+.0f} %",
     ]
+    if not measured.real_time:
+        lines.append("  the buyers waited for a processor as all do, and that counts: SCHED_FIFO needs CAP_SYS_NICE")
     lines += ["", f"  {'hostile':<12}{'opened':>8}{'cut off':>9}{'refused':>9}{'mean s':>9}{'oldest s':>9}  answers"]
     for kind, fate in measured.fates.items():
         mean = fate.ages_s / max(fate.cut, 1)

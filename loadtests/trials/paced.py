@@ -2,6 +2,8 @@
 
 The process buys until its standard input ends, then writes one line of JSON with every order. Latency counts from the
 instant the order was due, so an answer that delays the orders behind it is charged for them too.
+What this process itself waits for a processor would be charged to the shop as well: so it asks to be run as soon as it
+has something to do (``loadtests/generator/punctual.py``).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import msgspec
 import uvloop
 
 from loadtests.generator.http1 import MalformedReplyError, OversizeReplyError, ReplyReader
+from loadtests.generator.punctual import ask_real_time
 from loadtests.trials.answering import answer
 
 ANSWER_MOST_S: Final = 10.0
@@ -128,6 +131,7 @@ def main() -> int:
     """Buy until standard input ends, then tell."""
     host, port, sku, rate = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
     buyers = Buyers(host, port, sku, rate)
+    ask_real_time()
     uvloop.run(_buy(buyers))
     answer(buyers.orders)
     return 0

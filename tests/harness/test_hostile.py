@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -28,7 +31,8 @@ def run(
     orders += [Order(20 + at / 10, siege_ms, 201) for at in range(100)]
     orders.append(Order(15.0, 5_000.0, 201))  # while the siege is laid: in no phase
     siege_phase = SIEGE._replace(memory_mib=memory)
-    return Measured([CALM, siege_phase], orders, {"slow_head": Fate(opened=9, cut=9, oldest_s=oldest_s, held=held)}, {})
+    fates = {"slow_head": Fate(opened=9, cut=9, oldest_s=oldest_s, held=held)}
+    return Measured([CALM, siege_phase], orders, fates, {}, real_time=True)
 
 
 def missed(measured: Measured) -> list[str]:
@@ -67,6 +71,8 @@ def test_the_table_names_every_bar_and_whether_it_holds() -> None:
     assert said.count("MISSED") == 1
     assert said.count("holds") == len(bars(run())) - 1
     assert "10.0 ms calm and 20.0 besieged, +100 %" in said
+    assert "waited for a processor" not in said
+    assert "waited for a processor" in table(run()._replace(real_time=False), bars(run()))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +91,18 @@ def test_too_few_open_files_are_said_before_anything_is_opened() -> None:
         pytest.skip("this system sets no limit")
     with pytest.raises(BadInput, match="ulimit -Hn"):
         siege.raise_files(hard + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux schedules so")
+def test_the_besiegers_take_only_what_nobody_else_wants_of_the_processors() -> None:
+    """Stops: a siege that is noticed because its own processes stand before the shop's."""
+    argv = [sys.executable, "-m", "loadtests.trials.siege", "127.0.0.1", "1", "{}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+        assert os.getsid(process.pid) == process.pid
+        process.communicate(timeout=10)
 
 
 @pytest.mark.proof

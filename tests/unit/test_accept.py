@@ -14,6 +14,7 @@ import pytest
 from core.web.accept import Acceptor
 from core.web.addresses import Addresses
 from core.web.deadlines import Deadlines
+from core.web.leisure import Leisure
 from core.web.share import LEAST_S, Share
 
 CLIENTS = 600
@@ -32,7 +33,7 @@ class Making:
     """A server as far as it is needed."""
 
     def __init__(self, deadlines: Deadlines) -> None:
-        self.deadlines = deadlines
+        self.deadlines, self.leisure = deadlines, Leisure()
 
     def __call__(self) -> Guest:
         return Guest()

@@ -124,7 +124,7 @@ def test_cuts_that_take_long_are_fewer_a_turn_and_one_of_each_kind_in_turn() -> 
     """Stops: a burst of cuts that honest requests wait behind; a crowd that owes one thing and hides another debt."""
     loop: Any = Loop()
     clock = [0.0]
-    deadlines = Deadlines(loop, Share(lambda: clock[0]))
+    deadlines = Deadlines(loop, share=Share(lambda: clock[0]))
     deadlines.body.seconds = deadlines.head.seconds
     order, turns = list[str](), list[int]()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from pure_stores import RECORDED, an_order_id
 from spoken import HOST, HOT, callback, cancel, place, product, request, status
-from two_lanes import Answer, Line, Server, Two, codes, read_answers
+from two_lanes import SOON_S, Answer, Line, Server, Two, codes, read_answers
 
 IDLE_S = 0.2  # an idle connection is closed after that
 SLOW_S = 1.0  # the time a slow store takes: longer than IDLE_S
@@ -160,6 +160,23 @@ def test_a_client_that_does_not_read_gets_no_more_than_one_answer_ahead(two: Two
     ahead, all_in_all = two.both(story)
     assert ahead <= 1
     assert all_in_all == 5
+
+
+def test_a_client_that_goes_while_its_request_waits_behind_orders_leaves_nothing_under_way(two: Two) -> None:
+    """Stops: a worker that believes for ever that something is under way, or that less than nothing is."""
+
+    async def story(server: Server) -> int:
+        server.others.come = True
+        for _ in range(3):  # at least two of them wait
+            line = server.connect()
+            line.feed(cancel())
+            await two.loop.rest()
+            line.lose()
+        server.others.come = False
+        await two.loop.sleep(SOON_S)
+        return server.under_way
+
+    assert two.both(story) == 0
 
 
 # --- an idle connection -------------------------------------------------------------------------------------

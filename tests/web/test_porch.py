@@ -17,6 +17,7 @@ from core.errors import BodyTimeout, ConnectionSilent, FlashproofError, HeadTime
 from core.settings import BODY_MOST, HEAD_MOST
 from core.telemetry import CUTS, REFUSALS
 from core.web.deadlines import Deadlines
+from core.web.leisure import Leisure
 from core.web.porch import Porch
 
 BODY: Final = b'{"sku":"gold","buyer":"ann","quantity":1}'
@@ -51,7 +52,7 @@ class Door:
         self._sockets: list[socket.socket] = []
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self.loop)
-        self.porch = Porch(self.loop, self.deadlines, self._let_in, self.lost.append)
+        self.porch = Porch(self.loop, self.deadlines, self._let_in, self.lost.append, Leisure())
 
     def _let_in(self, connection: socket.socket, address: str, said: bytes) -> None:
         self.inside.append((address, said))
@@ -295,6 +296,6 @@ def test_when_the_porch_is_closed_everybody_is_let_in_with_what_they_said() -> N
         assert sorted(door.inside) == [("bodiless", HEAD), ("half", HEAD[:20]), ("silent", b"")]
         assert door.lost == ["told"]
         assert door.owing() == {}
-        door.porch = Porch(door.loop, door.deadlines, lambda *_: None, lambda _: None)  # for the end of the test
+        door.porch = Porch(door.loop, door.deadlines, lambda *_: None, lambda _: None, Leisure())  # for its end
 
     at_a_door(story)

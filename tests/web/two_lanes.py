@@ -11,6 +11,7 @@ import asyncio
 import selectors
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import cycle
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pure_stores import CLOCK_MS, NAMES, SECRET, Calls, PureCatalog, PureOrders, PureRecords
@@ -27,6 +28,7 @@ from core.settings import KEEPALIVE_S
 from core.telemetry import CANCELS, PAYMENTS, PLACES, REFUSALS, flush_tallies
 from core.web.app import Shop
 from core.web.lane import Lane, Verdict
+from core.web.leisure import Leisure
 from core.web.protocol import Runner
 
 Result = TypeVar("Result")
@@ -204,6 +206,20 @@ class Heard(NamedTuple):
     counted: tuple[tuple[tuple[str, int], ...], ...]
 
 
+class Others:
+    """Orders of others; where there are any, under way two times of three that somebody asks."""
+
+    def __init__(self) -> None:
+        self.when_rested: Callable[[], None] = lambda: None
+        self.come = False
+        self._turn = cycle((False, True, True))
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether any is."""
+        return self.come and next(self._turn)
+
+
 class Server:
     """A shop on pure stores, served with or without the lane."""
 
@@ -226,6 +242,7 @@ class Server:
             gateways=gateways,
             clock=clock,
         )
+        self.others = Others()
         self.lane: Lane | None = None
         self.taken = 0  # requests the lane answered, or began to
         if with_lane:
@@ -236,6 +253,7 @@ class Server:
                 browsing=self.browsing,
                 gateways=gateways,
                 clock=clock,
+                leisure=Leisure(self.others),
             )
             self._count(self.lane)
         self._loop = loop
@@ -297,7 +315,11 @@ class Server:
         return self.shop.under_way + (self.lane.under_way if self.lane is not None else 0)
 
     async def talk(self, pieces: Sequence[Piece], *, slow_s: float = 0.0, fresh: Sequence[str] = ()) -> Heard:
-        """Send pieces on a connection of their own; stores take ``slow_s``; ``fresh`` was just asked about."""
+        """Send pieces on a connection of their own; stores take ``slow_s``; ``fresh`` was just asked about.
+
+        Others order meanwhile: so aiohttp has its requests now at once, now behind them.
+        """
+        self.others.come = True
         self.calls.clear()
         flush_tallies()
         self.browsing._kept.clear()
@@ -314,6 +336,7 @@ class Server:
         await self._loop.sleep(LATER_S)
         later = not line.closed
         line.lose()
+        self.others.come = False
         await self._loop.rest()
         assert self.under_way == self.tracking.waiters.count == 0
         counted = tuple([tuple(sorted(tally.counts.items())) for tally in TALLIES])

@@ -1,13 +1,13 @@
 -- Cancels a batch of unpaid orders at their buyers' wish.
 --
--- ARGV[2]  msgpack {uncharged, …}: true when the gateway was asked and had charged nothing
--- ARGV[3]  the order ids, 16 bytes each, joined
+-- ARGV[2]  two msgpack values: {uncharged, …}, true when the gateway was asked and had charged nothing · the order ids, 16
+--          bytes each, joined
 -- returns  msgpack {{outcome, state}, …}: cancelled, repeated, payment_started (ask the gateway first),
 --          not_cancellable, unknown_order
 -- Cost: 1 to 3 reads, up to 8 writes a batch.
 
-local uncharged = unpack_value(ARGV[2])
-local ids = split_ids(ARGV[3])
+local uncharged, joined = unpack_value(ARGV[2])
+local ids = split_ids(joined)
 local answers = {}
 fetch(ids)
 

@@ -1,7 +1,7 @@
 -- Releases reservations whose time is over, oldest first.
 --
--- ARGV[2]  how many to look at before it stops    ARGV[3]  ms after which a started payment is asked about again
--- ARGV[4]  order ids (16 bytes each, joined) whose gateway said: not charged
+-- ARGV[2]  three msgpack values: how many to look at before it stops · ms after which a started payment is asked about
+--          again · order ids (16 bytes each, joined) whose gateway said: not charged
 -- returns  {msgpack {released, next_due_ms or 0}, joined ids to ask the gateway about}
 --
 -- A reservation with a started payment is not released on time alone: its id is returned, and the next look at it is
@@ -10,14 +10,15 @@
 -- Cost: 3 reads, up to 8 writes a batch.
 
 local AT_A_TIME = 64  -- members of the queue read at once; each names one order or a batch of them
-local ids, over, most = {}, {}, tonumber(ARGV[2])
+local ids, over = {}, {}
+local most, again_ms, not_charged = unpack_value(ARGV[2])
 for _, joined in ipairs(call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(most, AT_A_TIME))) do
   if #ids > 0 and #ids + #joined / 16 > most then break end
   insert(over, joined)
   for _, id in ipairs(split_ids(joined)) do insert(ids, id) end
 end
 local uncharged = {}
-for _, id in ipairs(split_ids(ARGV[4])) do
+for _, id in ipairs(split_ids(not_charged)) do
   uncharged[id] = true
   insert(ids, id)
 end
@@ -30,7 +31,7 @@ for _, id in ipairs(ids) do
     -- paid, or ended
   elseif order[STARTED] ~= 0 and not uncharged[id] then
     insert(ask, id)
-    insert(later, now + tonumber(ARGV[3]))
+    insert(later, now + again_ms)
     insert(later, id)
   elseif order[PAY_BY] <= now then
     take(order[SKU], order[BUYER], -order[QUANTITY])

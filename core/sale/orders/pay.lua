@@ -1,16 +1,16 @@
 -- Takes a batch of what gateways report about payments.
 --
--- ARGV[2]  msgpack {{gateway, event, status, amount, currency, paid_at_ms, known}, …}
---          status: started, failed or paid. known: false, or the record PostgreSQL has of an order this store forgot
--- ARGV[3]  the order ids, 16 bytes each, joined
+-- ARGV[2]  two msgpack values: {{gateway, event, status, amount, currency, paid_at_ms, known}, …} · the order ids, 16 bytes
+--          each, joined. status: started, failed or paid. known: false, or the record PostgreSQL has of an order this
+--          store forgot
 -- returns  msgpack {{outcome, state}, …}: paid, late, refund_due (all three charged), repeated, noted, or a refusal:
 --          unknown_order, amount_mismatch, currency_mismatch, event_reused
 --
 -- Every charge ends in exactly one of: the order paid, the order paid late (units reserved again), a refund due.
 -- Cost: 3 reads and up to 5 writes a batch; a late payment adds two reads.
 
-local reports = unpack_value(ARGV[2])
-local ids = split_ids(ARGV[3])
+local reports, joined = unpack_value(ARGV[2])
+local ids = split_ids(joined)
 local answers = {}
 
 -- An event by 9 bytes of its digest, its order by 9 bytes of its id: 72 bits tell all events of two days apart, and an

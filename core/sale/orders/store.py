@@ -1,7 +1,7 @@
 """The order scripts, each behind a batched lane with a connection of its own.
 
 A lane's connection carries the calls of one verb, so a slow batch of one never stands before another verb.
-Round trips: one a batch. What is sent: the epoch, one packed list, and but for ``place`` the joined order ids.
+Round trips: one a batch. What is sent: the epoch and one packed argument, to settle.lua the ids and the cursor too.
 """
 
 from __future__ import annotations
@@ -92,9 +92,18 @@ def by_kind(items: Sequence[PlaceItem]) -> dict[Kind, Sequence[PlaceItem]]:
     return dict(kinds)
 
 
+def _text(joined: bytes) -> bytes:
+    """Return bytes as a msgpack text: Lua's reader knows no binary type, and its texts are bytes."""
+    return b"\xdb" + len(joined).to_bytes(4, "big") + joined
+
+
 def _raw(joined: bytes) -> msgspec.Raw:
-    """Return bytes as a msgpack text: place.lua's reader knows no binary type, and Lua's texts are bytes."""
-    return msgspec.Raw(b"\xdb" + len(joined).to_bytes(4, "big") + joined)
+    return msgspec.Raw(_text(joined))
+
+
+def pack_said(said: Sequence[Any], ids: Sequence[bytes]) -> bytes:
+    """Return the argument of pay.lua or cancel.lua: what is said of each order, and the orders' ids, joined."""
+    return _pack(said) + _text(b"".join(ids))
 
 
 def pack_places(items: Sequence[PlaceItem]) -> bytes:
@@ -189,13 +198,12 @@ class OrderStore:
         return joined
 
     async def _pay(self, items: list[PayItem]) -> Sequence[PayAnswer]:
-        ids = b"".join([item.order_id for item in items])
-        return PAY_ANSWERS.decode(await self._lanes["pay"].call(PAY, _pack([item.report for item in items]), ids))
+        argument = pack_said([item.report for item in items], [item.order_id for item in items])
+        return PAY_ANSWERS.decode(await self._lanes["pay"].call(PAY, argument))
 
     async def _cancel(self, items: list[CancelItem]) -> Sequence[CancelAnswer]:
-        ids = b"".join([item.order_id for item in items])
-        asked = _pack([item.uncharged for item in items])
-        return CANCEL_ANSWERS.decode(await self._lanes["cancel"].call(CANCEL, asked, ids))
+        argument = pack_said([item.uncharged for item in items], [item.order_id for item in items])
+        return CANCEL_ANSWERS.decode(await self._lanes["cancel"].call(CANCEL, argument))
 
     async def _track(self, ids: list[bytes]) -> Sequence[TrackAnswer | bool]:
         return TRACK_ANSWERS.decode(await self._lanes["track"].call(TRACK, b"".join(ids), fenced=False))
@@ -220,7 +228,8 @@ class ExpiryStore:
         Returns:
             how many were released; when the next one is due (ms since 1970, 0: none); ids to ask the gateway about.
         """
-        packed, ask = await self._lane.call(EXPIRE, most, ask_again_ms, b"".join(uncharged))
+        argument = _pack(most) + _pack(ask_again_ms) + _text(b"".join(uncharged))
+        packed, ask = await self._lane.call(EXPIRE, argument)
         released, next_due_ms = _expire_answer.decode(packed)
         return released, next_due_ms, split_ids(ask)
 

@@ -115,6 +115,17 @@ def pin(pid: int | None, core: int) -> list[int]:
 
 
 @contextlib.contextmanager
+def on(core: int) -> Iterator[None]:
+    """Run this thread, and the processes it starts, on one core."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextlib.contextmanager
 def held(pid: int | None) -> Iterator[None]:
     """Hold a process still."""
     if pid is None:

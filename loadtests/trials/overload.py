@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import os
 import resource
 import subprocess
 import sys
@@ -189,7 +188,7 @@ def main(argv: Sequence[str]) -> int:
     Exit code 0: every bar is met; 1: one is missed; 3: void, it was no flood; 64: bad usage.
     """
     options = read_options(argv)
-    allowed, cores = os.sched_getaffinity(0), pinned.two_cores()
+    cores = pinned.two_cores()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # before the server starts: it gets the same
     started_at, say = time.gmtime(), Progress()
@@ -203,19 +202,18 @@ def main(argv: Sequence[str]) -> int:
         tempfile.TemporaryDirectory(prefix="flashproof-overload-") as folder,
         pinned.shop(Path(folder), cores) as (shop, watch),
         pinned.held(shop.pid("work")),
+        pinned.on(cores[1]),
     ):
-        os.sched_setaffinity(0, {cores[1]})
         say(f"placing {_ORDERS_BEFORE:,} orders before")
         first = _fill(shop, watch, cores[1])
         with _beside(shop, say) as beside:
             peak, phases, slices = _measure(shop, cores, first, options, say)
         say("stopping")
-    os.sched_setaffinity(0, allowed)
     result = Result(
         schema=1,
         started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", started_at),
         git_commit=git_commit(),
-        machine=msgspec.structs.replace(describe_machine(), cores=len(allowed)),
+        machine=describe_machine(),
         connections=options.connections,
         manners=options.manners,
         slices=slices,

@@ -108,10 +108,14 @@ class Deadlines:
 
     def _cut_off(self) -> None:
         """Cut off who is late, as far as the turn's share goes."""
-        if self._cut(self.now()):
-            self._rest()
-        else:
-            self._loop.call_soon(self._look)
+        over = True
+        try:
+            over = self._cut(self.now())
+        finally:  # whatever one of them did: the others are still watched
+            if over:
+                self._rest()
+            else:
+                self._loop.call_soon(self._look)
 
     def _cut(self, now: float) -> bool:
         """Return whether nobody is late any more.

@@ -145,6 +145,21 @@ def test_cuts_that_take_long_are_fewer_a_turn_and_one_of_each_kind_in_turn() -> 
     assert max(after - before for before, after in pairwise([0, *turns])) <= 2
 
 
+def test_one_that_cannot_be_cut_off_saves_nobody_else() -> None:
+    """Stops: a fault at one connection, after which no deadline of the worker is kept any more."""
+    loop, deadlines = made()
+
+    class Broken(Client):
+        def cut(self, why: type[FlashproofError]) -> None:
+            raise OSError("the kernel's fault")
+
+    clients = [Client(loop) for _ in range(3)]
+    for client in (Broken(loop), *clients):
+        deadlines.head.enter(client)
+    loop.pass_to(60)
+    assert [len(client.cuts) for client in clients] == [1, 1, 1]
+
+
 def test_nothing_wakes_a_worker_of_which_nobody_owes_anything() -> None:
     """Stops: an idle worker that looks around twice a second for ever."""
     loop, deadlines = made()

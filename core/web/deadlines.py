@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from core.errors import AnswerNotTaken, BodyTimeout, ConnectionSilent, FlashproofError, HeadTimeout
 from core.settings import ANSWER_DEADLINE_S, BODY_DEADLINE_S, FIRST_BYTE_DEADLINE_S, HEAD_DEADLINE_S, LINGER_S
+from core.telemetry import log
 from core.web.leisure import Leisure
 from core.web.share import Share
 
@@ -97,7 +98,8 @@ class Deadlines:
         """See to it that who is late is cut off; look again while anybody owes anything."""
         now = self.now()
         if any(debt.has_late(now) for debt in self._debts):
-            self._leisure.do(self._cut_off)
+            if not self._leisure.do(self._cut_off):
+                self._share.rest()
         else:
             self._rest()
 
@@ -108,14 +110,10 @@ class Deadlines:
 
     def _cut_off(self) -> None:
         """Cut off who is late, as far as the turn's share goes."""
-        over = True
-        try:
-            over = self._cut(self.now())
-        finally:  # whatever one of them did: the others are still watched
-            if over:
-                self._rest()
-            else:
-                self._loop.call_soon(self._look)
+        if self._cut(self.now()):
+            self._rest()
+        else:
+            self._loop.call_soon(self._look)
 
     def _cut(self, now: float) -> bool:
         """Return whether nobody is late any more.
@@ -126,7 +124,10 @@ class Deadlines:
         for _ in range(_CUT_MOST):
             late = [(debtor, debt.kind) for debt in self._debts if (debtor := debt.late(now)) is not None]
             for debtor, kind in late:
-                debtor.cut(kind)
+                try:
+                    debtor.cut(kind)
+                except Exception as error:  # noqa: BLE001  # a fault of ours at one saves nobody else
+                    log("error", "cut_failed", error=error)
             if not late:
                 return True
             if self._share.is_over():

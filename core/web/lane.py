@@ -176,9 +176,12 @@ class Lane:
                 others.append((connection, data, verdict))
         if ordered:
             self._ordered = []
-            orders.read(ordered)
-        for connection, data, verdict in others:  # behind the orders, which they would have stood before
-            self._leisure.do(partial(self._hand_on, connection, data, verdict))
+        try:
+            if ordered:
+                orders.read(ordered)
+        finally:  # behind the orders, which they would have stood before, and whatever became of those
+            for connection, data, verdict in others:
+                self._leisure.do(partial(self._hand_on, connection, data, verdict))
 
     def _hand_on(self, connection: Looked, data: bytes, verdict: Verdict) -> None:
         """Give aiohttp what is its to answer."""

@@ -3,7 +3,8 @@
 Behind an order a worker rests for a millisecond or two, until the next comes. What aiohttp answers, who is let in with
 such a request and who is cut off fits into that rest. Done as it came, it stood in an order's way twice, as the order
 came and as its answer came back, and an order's way leads through processes that share the machine's cores with this
-one. Nothing waits for ever: where orders leave no rest, what has waited for ``PATIENCE_S`` has its share of each turn.
+one. Nothing waits for ever: where orders leave no rest, what has waited for ``PATIENCE_S`` has a share of each turn. What a
+work sets going (a task of aiohttp's) may run in the turns behind it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from core.telemetry import log
 from core.web.share import Share
 
 PATIENCE_S: Final = 0.01
+_CLOCK_S: Final = 0.0005  # half of what the loop's clock and timers can tell apart
 
 Work = Callable[[], object]
 
@@ -42,15 +44,19 @@ class Leisure:
         if orders is not None:
             orders.when_rested = self._rested
 
-    def do(self, work: Work) -> None:
-        """Do something at once if no order is under way and nothing else waits; else when its time comes."""
+    def do(self, work: Work) -> bool:
+        """Do something at once if no order is under way and nothing else waits; else when its time comes.
+
+        Return whether it was done.
+        """
         if self._works or self._is_busy():
             loop = asyncio.get_running_loop()
             self._works.append((loop.time() + PATIENCE_S, work))
             if self._next is None:
                 self._come_again(loop)
-        else:
-            _do(work)
+            return False
+        _do(work)
+        return True
 
     def finish(self) -> None:
         """Do all that waits, now."""
@@ -70,13 +76,11 @@ class Leisure:
         """Do what may be done, as far as the turn's share goes: orders that came meanwhile are seen between turns."""
         self._next = None
         loop, works, share = asyncio.get_running_loop(), self._works, self._share
-        now_s = loop.time()
+        due_s = loop.time() + _CLOCK_S
         share.begin()
-        while works and (works[0][0] <= now_s or not self._is_busy()):
+        while works and (works[0][0] <= due_s or not self._is_busy()):
             _do(works.popleft()[1])
             if share.is_over():
-                if works:
-                    share.leave_off()
                 break
         if works and self._next is None:  # else one of them has brought more, and somebody comes
             self._come_again(loop)
@@ -84,7 +88,11 @@ class Leisure:
     def _come_again(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that somebody looks at what waits: now, or when the first of it has waited for long."""
         rest_s = self._works[0][0] - loop.time() if self._is_busy() else 0
-        self._next = loop.call_later(rest_s, self._go) if rest_s > 0 else loop.call_soon(self._go)
+        if rest_s > _CLOCK_S:
+            self._next = loop.call_later(rest_s, self._go)
+        else:
+            self._share.leave_off()  # only here: until the next turn, and not a rest, is what the share is a part of
+            self._next = loop.call_soon(self._go)
 
 
 def _do(work: Work) -> None:

@@ -2,8 +2,8 @@
 
 Such work comes in bursts: who is cut off comes again, and what came together ends together. Done to its end it made a
 tick of a siege two milliseconds long, and honest orders waited behind it, once as they came and once as they were
-answered. In small parts, between which the loop looks at everybody, most of that is gone; who asks and reads nothing is
-what is left (``python -m loadtests hostile``).
+answered. In small parts the loop looks at everybody in between (``python -m loadtests hostile``). When they have their
+turn says ``core/web/leisure.py``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Share:
         """End a turn's part though there is more to do, which the next turn begins with.
 
         Only then is the time until that one a turn's: after the last item it would be a rest, however long, and the
-        next burst be given a quarter of it.
+        next burst be given half of it.
         """
         self._left_off_s = self._now_s()
+
+    def rest(self) -> None:
+        """Forget that a part was left off: the next does not begin with the next turn."""
+        self._left_off_s = None

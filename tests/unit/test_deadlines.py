@@ -154,6 +154,8 @@ def test_one_that_cannot_be_cut_off_saves_nobody_else() -> None:
             raise OSError("the kernel's fault")
 
     clients = [Client(loop) for _ in range(3)]
+    deadlines.head.seconds = deadlines.first_byte.seconds  # late in the same look
+    deadlines.first_byte.enter(Broken(loop))
     for client in (Broken(loop), *clients):
         deadlines.head.enter(client)
     loop.pass_to(60)

@@ -66,3 +66,16 @@ def test_no_turn_is_so_long_that_its_share_holds_up_everybody() -> None:
     work = Work(LEAST_S / 4)
     work.turn(10_000, rest_s=0.0)
     assert work.turn(1_000_000, rest_s=60.0) <= MOST_S / (LEAST_S / 4) + 1
+
+
+def test_who_has_to_wait_behind_others_is_given_no_more_for_it() -> None:
+    """Stops: cuts that waited ten milliseconds behind orders and then take five in one turn."""
+    clock = [0.0]
+    share = Share(lambda: clock[0])
+    share.begin()
+    share.leave_off()
+    share.rest()
+    clock[0] += 1.0
+    share.begin()
+    clock[0] += LEAST_S * 1.01
+    assert share.is_over()

@@ -1,7 +1,8 @@
 """The order scripts, each behind a batched lane with a connection of its own.
 
 A lane's connection carries the calls of one verb, so a slow batch of one never stands before another verb.
-Round trips: one a batch. What is sent: the epoch and one packed argument, to settle.lua the ids and the cursor too.
+Round trips: one a batch. What is sent: the epoch and one packed argument; to track.lua the joined ids alone, to
+settle.lua these and the cursor too.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Behind an order a worker rests for a millisecond or two, until the next comes. What aiohttp answers, who is let in with
 such a request and who is cut off fits into that rest. Done as it came, it stood in an order's way twice, as the order
 came and as its answer came back, and an order's way leads through processes that share the machine's cores with this
-one. Nothing waits for ever: where orders leave no rest, what has waited for ``PATIENCE_S`` has a share of each turn. What
-a work sets going (a task of aiohttp's) may run in the turns behind it.
+one. Nothing waits for ever: where orders leave no rest, what has waited for ``PATIENCE_S`` has a share of each turn.
+What a work sets going (a task of aiohttp's) may run in the turns behind it.
 """
 
 from __future__ import annotations
